@@ -1,0 +1,234 @@
+"""The catalog: from what a user lists (paths, globs, tables) to scenes with unique ids."""
+
+import glob
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from segbatch.config import LabelledSceneEntry, Role, Scenes
+from segbatch.errors import InputError
+from segbatch.geometry import Window
+
+_T = TypeVar("_T", bound=Hashable)
+_TABLE_COLUMNS = ("image", "label", "group", "pixel_size_um")
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRef:
+    """One scene of a catalog, not opened yet.
+
+    Args:
+        id: Unique in the catalog and safe as a file name.
+        image: Path or URL.
+        label: Path or URL of the label, or None.
+        group: What the scene belongs to (a patient, an animal, a flight), or None.
+        pixel_size_um: Micrometres a pixel for scenes without a map, or None.
+        window: The part of the scene that training or validation uses; offsets and sizes may be None for
+            "from the start" and "to the end". Mapping always covers the whole scene.
+    """
+
+    id: str
+    image: str
+    label: str | None = None
+    group: str | None = None
+    pixel_size_um: float | None = None
+    window: tuple[int | None, int | None, int | None, int | None] | None = None
+
+    def crop(self, width: int, height: int) -> Window:
+        """The window of a scene of this size.
+
+        Raises:
+            InputError: The window does not lie inside.
+        """
+        col_off, row_off, cols, rows = self.window or (None, None, None, None)
+        col_off, row_off = col_off or 0, row_off or 0
+        cols, rows = cols or width - col_off, rows or height - row_off
+        if cols < 1 or rows < 1 or col_off + cols > width or row_off + rows > height:
+            raise InputError(
+                f"{self.image} is {width} x {height} pixels; the window of {cols} x {rows} at column {col_off}, "
+                f"row {row_off} is not inside it."
+            )
+        return Window(col_off, row_off, cols, rows)
+
+
+def list_scenes(scenes: Scenes, role: Role) -> list[SceneRef]:
+    """The scenes that a configuration names for a role.
+
+    Raises:
+        InputError: The list is empty, or one of its entries stands for nothing.
+    """
+    entries = scenes.of(role)
+    if not entries:
+        raise InputError(f"scenes.{role} is empty: list at least one image.")
+    refs: list[SceneRef] = []
+    for entry in entries:
+        if entry.table is not None:
+            refs += read_table(entry.table, scenes.root, entry.where)
+            continue
+        assert entry.image is not None  # the configuration holds one of the two
+        part = entry.window if isinstance(entry, LabelledSceneEntry) else None
+        refs += expand(
+            entry.image,
+            scenes.root,
+            label=entry.label,
+            group=entry.group,
+            pixel_size_um=entry.pixel_size_um,
+            window=None if part is None else (part.col_off, part.row_off, part.width, part.height),
+        )
+    return with_unique_ids(refs)
+
+
+def expand(
+    image: str,
+    root: str = ".",
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    pixel_size_um: float | None = None,
+    window: tuple[int | None, int | None, int | None, int | None] | None = None,
+) -> list[SceneRef]:
+    """The scenes that one entry of the configuration stands for.
+
+    Args:
+        image: Path, glob or URL; relative paths count from ``root``.
+        root: Folder.
+        label: Path of the label. ``{name}`` in it stands for the image's file name without its ending, so
+            that one entry can pair a glob of images with their labels.
+        group: See `SceneRef`.
+        pixel_size_um: See `SceneRef`.
+        window: See `SceneRef`.
+
+    Raises:
+        InputError: A glob matches nothing, or many images share one label.
+    """
+    path = resolve(image, root)
+    images = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) and not os.path.exists(path) else [path]
+    if not images:
+        raise InputError(f"No image matches {path}.")
+    if label is not None and len(images) > 1 and "{name}" not in label:
+        raise InputError(
+            f"{len(images)} images match {image}, but they share the label {label}. "
+            "Write {name} for the image's name, as in labels/{name}.tif."
+        )
+    return [
+        SceneRef(
+            id=stem(found),
+            image=found,
+            label=None if label is None else resolve(label.replace("{name}", Path(found).stem), root),
+            group=group,
+            pixel_size_um=pixel_size_um,
+            window=window,
+        )
+        for found in images
+    ]
+
+
+def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = None) -> list[SceneRef]:
+    """The scenes of a CSV or Parquet table with the columns image, label, group and pixel_size_um.
+
+    Relative paths in a table count from the table's folder, so that a data set can be moved as a whole.
+
+    Args:
+        path: The table.
+        root: Folder from which a relative ``path`` counts.
+        where: Column to value (or list of values): only these rows.
+
+    Raises:
+        InputError: The table is missing or malformed, or no row is left.
+    """
+    import pandas as pd
+
+    path = resolve(path, root)
+    if not os.path.isfile(path):
+        raise InputError(f"The scene table {path} does not exist.")
+    try:
+        table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, dtype={"group": str})
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    where = where or {}
+    missing = sorted({"image", *where} - set(table.columns))
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]!r}; its columns: {', '.join(map(str, table.columns))}.")
+    for column, value in where.items():
+        wanted = value if isinstance(value, list) else [value]
+        table = table[table[column].astype(str).isin([str(item) for item in wanted])]
+    if table.empty:
+        raise InputError(f"No row of {path} is left where {dict(where)}." if where else f"{path} has no rows.")
+    folder = os.path.dirname(path)
+    refs = []
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        cells = {column: row[column] for column in _TABLE_COLUMNS if column in row and not _missing(row[column])}
+        if "image" not in cells:
+            raise InputError(f"{path}: row {number} has no image.")
+        refs.append(
+            SceneRef(
+                id=stem(str(cells["image"])),
+                image=resolve(str(cells["image"]), folder),
+                label=resolve(str(cells["label"]), folder) if "label" in cells else None,
+                group=str(cells["group"]) if "group" in cells else None,
+                pixel_size_um=_pixel_size(cells.get("pixel_size_um"), path, number),
+            )
+        )
+    return refs
+
+
+def with_unique_ids(refs: Sequence[SceneRef]) -> list[SceneRef]:
+    """The same scenes with ids that differ: where names repeat, the folder's name is put in front.
+
+    Raises:
+        InputError: An image (or the same window of it) is listed twice.
+    """
+    repeated = _repeats((ref.image, ref.window) for ref in refs)
+    if repeated:
+        raise InputError(f"{min(repeated)[0]} is listed twice.")
+    clashing = _repeats(ref.id for ref in refs)
+    named = [
+        replace(ref, id=f"{stem(os.path.dirname(ref.image))}_{ref.id}") if ref.id in clashing else ref for ref in refs
+    ]
+    still = _repeats(ref.id for ref in named)
+    counts = dict.fromkeys(still, 0)
+    unique = []
+    for ref in named:
+        if ref.id in still:
+            counts[ref.id] += 1
+            ref = replace(ref, id=f"{ref.id}_{counts[ref.id]}")
+        unique.append(ref)
+    return unique
+
+
+def stem(path: str) -> str:
+    """The file's name without its ending, with only letters, digits, '.', '_' and '-'."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem).lstrip(".")
+    return name or "scene"
+
+
+def resolve(path: str, root: str) -> str:
+    """An absolute path (workers have other working directories); URLs stay as they are."""
+    if "://" in path or path.startswith("/vsi"):
+        return path
+    return os.path.abspath(os.path.join(root, os.path.expanduser(path)))
+
+
+def _repeats(values: Iterable[_T]) -> set[_T]:
+    return {value for value, count in Counter(values).items() if count > 1}
+
+
+def _missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell)) or cell == ""
+
+
+def _pixel_size(cell: Any, path: str, number: int) -> float | None:
+    if cell is None:
+        return None
+    try:
+        size = float(cell)
+    except ValueError:
+        size = -1.0
+    if not (0 < size < math.inf):
+        raise InputError(f"{path}: row {number} has pixel_size_um {cell!r}; it must be a positive number.")
+    return size

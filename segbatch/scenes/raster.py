@@ -1,0 +1,132 @@
+"""Rasters that GDAL reads: GeoTIFF, COG, PNG, JPEG, VRT and many more."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from segbatch.errors import InputError, SceneReadError
+from segbatch.geometry import Window
+from segbatch.scenes.scene import Pixels, SceneInfo
+
+_PIXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+
+class RasterScene:
+    """A raster read through rasterio."""
+
+    def __init__(self, uri: str, nodata: float | None = None) -> None:
+        if "://" not in uri and not uri.startswith("/vsi") and not os.path.isfile(uri):
+            what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
+            raise InputError(f"{uri} {what}.")
+        try:
+            with warnings.catch_warnings():
+                # Micrographs and photographs have no map, and that is no fault of theirs.
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._dataset = rasterio.open(uri)
+        except RasterioError as error:
+            raise InputError(f"{uri} cannot be read as an image: {error}") from error
+        self.info = _describe(uri, self._dataset, nodata)
+
+    def read(self, window: Window, bands: Sequence[int]) -> Pixels:
+        """See `SceneReader.read`."""
+        rectangle = RasterioWindow(window.col_off, window.row_off, window.width, window.height)
+        return self._read(bands, rectangle, (window.height, window.width))
+
+    def thumbnail(self, max_side: int, bands: Sequence[int]) -> Pixels:
+        """See `SceneReader.thumbnail`."""
+        info = self.info
+        factor = max(1.0, info.width / max_side, info.height / max_side)
+        shape = max(1, round(info.height / factor)), max(1, round(info.width / factor))
+        return self._read(bands, RasterioWindow(0, 0, info.width, info.height), shape)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._dataset.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _read(self, bands: Sequence[int], window: RasterioWindow, shape: tuple[int, int]) -> Pixels:
+        try:
+            values = self._dataset.read(
+                list(bands), window=window, out_shape=(len(bands), *shape), resampling=Resampling.nearest
+            )
+            valid = self._valid(values, bands, window, shape)
+        except RasterioError as error:
+            raise SceneReadError(f"{self.info.uri} is damaged: {_cause(error)}") from error
+        return Pixels(values, valid)
+
+    def _valid(
+        self, values: NDArray[np.generic], bands: Sequence[int], window: RasterioWindow, shape: tuple[int, int]
+    ) -> NDArray[np.bool_]:
+        """A pixel is real unless alpha or the file's mask says no, all bands are nodata, or one is not finite."""
+        valid = np.ones(shape, bool)
+        nodata = self.info.nodata
+        if nodata is not None and not np.isnan(nodata):
+            valid &= (values != nodata).any(axis=0)
+        if np.issubdtype(values.dtype, np.floating):
+            valid &= np.isfinite(values).all(axis=0)
+        if self.info.alpha is not None and self.info.alpha not in bands:
+            valid &= self._dataset.read(self.info.alpha, window=window, out_shape=shape) > 0
+        if MaskFlags.per_dataset in self._flags and MaskFlags.alpha not in self._flags:
+            valid &= self._dataset.read_masks(1, window=window, out_shape=shape) > 0
+        return valid
+
+    @property
+    def _flags(self) -> list[MaskFlags]:
+        return self._dataset.mask_flag_enums[0]
+
+
+def _describe(uri: str, dataset: rasterio.DatasetReader, nodata: float | None) -> SceneInfo:
+    if dataset.count == 0:
+        raise InputError(f"{uri} has no bands of its own; name one of its subdatasets.")
+    if dataset.dtypes[0] not in _PIXEL_TYPES:
+        raise InputError(f"{uri} has pixels of type {dataset.dtypes[0]}; segbatch reads {', '.join(_PIXEL_TYPES)}.")
+    try:
+        status = os.stat(uri)
+        size, modified = status.st_size, status.st_mtime_ns
+    except OSError:
+        size, modified = -1, -1
+    return SceneInfo(
+        uri=uri,
+        width=dataset.width,
+        height=dataset.height,
+        dtype=dataset.dtypes[0],
+        band_names=tuple(name or "" for name in dataset.descriptions),
+        alpha=_alpha_band(dataset),
+        nodata=dataset.nodata if nodata is None else nodata,
+        crs=dataset.crs.to_wkt() if dataset.crs else None,
+        transform=dataset.transform,
+        size=size,
+        modified=modified,
+    )
+
+
+def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
+    """The alpha band, or None.
+
+    Aerial imagery often has near infrared in a fourth band that is tagged as alpha for want of a better
+    tag, so a band that has a name of its own is data.
+    """
+    for band, (kind, name) in enumerate(zip(dataset.colorinterp, dataset.descriptions, strict=True), start=1):
+        if kind == ColorInterp.alpha and (not name or "alpha" in name.casefold()):
+            return band if dataset.count > 1 else None
+    return None
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost message: rasterio's own says only 'see previous exception'."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
