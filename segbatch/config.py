@@ -100,7 +100,12 @@ class Scenes(_Section):
 
     def of(self, role: Role) -> Sequence[SceneEntry]:
         """The entries of a role."""
-        return {"train": self.train, "validate": self.validate_, "predict": self.predict}[role]
+        entries: dict[Role, Sequence[SceneEntry]] = {
+            "train": self.train,
+            "validate": self.validate_,
+            "predict": self.predict,
+        }
+        return entries[role]
 
 
 class Model(_Section):
@@ -240,11 +245,17 @@ class RunConfig(_Section):
         return local_folder(output)
 
     @model_validator(mode="after")
-    def _labels_have_classes(self) -> "RunConfig":
+    def _classes_agree(self) -> "RunConfig":
+        try:
+            self.class_table()
+        except InputError as error:
+            raise ValueError(f"classes: {error}") from error
         names = [entry.name for entry in self.classes]
         for value, name in (self.label_values or {}).items():
             if name not in names:
-                raise ValueError(f"label_values: {value} stands for {name!r}, which is none of the classes{_nearest(name, names)}")
+                raise ValueError(
+                    f"label_values: {value} stands for {name!r}, which is none of the classes{_nearest(name, names)}"
+                )
         return self
 
     def class_table(self) -> ClassTable:
@@ -292,7 +303,7 @@ def parse_config(data: Any, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise InputError("\n".join(_explain(problem, source) for problem in error.errors())) from error
+        raise InputError("\n".join(_explain(error.errors(), data, source))) from error
 
 
 def read_yaml(path: str) -> Any:
@@ -302,7 +313,7 @@ def read_yaml(path: str) -> Any:
     try:
         with open(path, encoding="utf-8") as file:
             data = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that does not exist
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no settings: expected 'key: value' lines.")
@@ -315,9 +326,9 @@ def _override(data: Any, override: str) -> None:
         raise InputError(f"--set {override}: write key=value, as in --set training.epochs=10.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"--set {override}: the value is not YAML.") from error
-    *parents, last = [int(part) if part.isdigit() else part for part in key.strip().split(".")]
+    *parents, last = [int(part) if part.isdecimal() else part for part in key.strip().split(".")]
     node = data
     for part in parents:
         if isinstance(node, dict):
@@ -326,26 +337,46 @@ def _override(data: Any, override: str) -> None:
             node = node[part]
         else:
             raise InputError(f"--set {override}: there is no {part!r} to set something in.")
-    if isinstance(node, dict):
-        node[last] = value
-    elif isinstance(node, list) and isinstance(last, int) and last < len(node):
-        node[last] = value
-    else:
+    if not (isinstance(node, dict) or (isinstance(node, list) and isinstance(last, int) and last < len(node))):
         raise InputError(f"--set {override}: there is no {last!r} to set.")
+    node[last] = value
 
 
-def _explain(problem: Any, source: str) -> str:
-    """One line for one of pydantic's errors."""
-    location = problem["loc"]
-    where = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        siblings = _keys_at(location[:-1])
-        return f"{source}: unknown key {where!r}{_nearest(str(location[-1]), siblings)}."
-    if problem["type"] == "missing":
-        return f"{source}: {where!r} is missing."
-    message = problem["msg"].removeprefix("Value error, ")
+def _explain(problems: Sequence[Any], data: Any, source: str) -> list[str]:
+    """One line for each place where pydantic found something wrong."""
+    messages: dict[str, list[str]] = {}
+    for problem in problems:
+        place = problem["loc"] if problem["type"] == "missing" else _place(problem["loc"], data)
+        messages.setdefault(".".join(str(part) for part in place), []).append(_message(problem))
+    lines = []
+    for place, alternatives in messages.items():
+        line = f"{source}: {place + ': ' if place else ''}{' or '.join(alternatives)}"
+        lines.append(line if line.endswith(("?", ".")) else f"{line}.")
+    return lines
+
+
+def _place(location: Sequence[str | int], data: Any) -> Sequence[str | int]:
+    """The part of a location that is in the data; pydantic adds a name for each type of a union."""
+    node = data
+    for depth, part in enumerate(location):
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+        if not inside:
+            return location[:depth]
+        node = node[part]
+    return location
+
+
+def _message(problem: Any) -> str:
+    kind, location = problem["type"], problem["loc"]
+    if kind == "extra_forbidden":
+        return f"unknown key{_nearest(str(location[-1]), _keys_at(location[:-1]))}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "model_type":
+        return "expected 'key: value' settings"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     shown = f" (got {problem['input']!r})" if isinstance(problem["input"], str | int | float | bool) else ""
-    return f"{source}: {where + ': ' if where else ''}{message}{shown}."
+    return f"{message}{shown}"
 
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
@@ -366,7 +397,9 @@ def _deref(node: Any, schema: Any) -> Any:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    # Swapped letters are the likeliest slip, and difflib finds 'table' as near to 'lable' as 'label'.
+    swapped = [name for name in known if sorted(name) == sorted(word)]
+    close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(known)}" if known else ""

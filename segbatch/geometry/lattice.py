@@ -77,7 +77,7 @@ class Lattice:
 
 
 def balanced_core(size: int, limit: int, multiple: int) -> int:
-    """The side of equal cores, at most ``limit``, that cover ``size`` pixels with the least overhang.
+    """The side of equal cores, as few as ``limit`` allows, that cover ``size`` pixels with the least overhang.
 
     A fixed side leaves a last core that is mostly padding (6272 = 6 x 1024 + 128); an even split does not.
 

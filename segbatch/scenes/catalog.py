@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ class SceneRef:
         col_off, row_off, cols, rows = self.window or (None, None, None, None)
         col_off, row_off = col_off or 0, row_off or 0
         cols, rows = cols or width - col_off, rows or height - row_off
-        if cols < 1 or rows < 1 or col_off + cols > width or row_off + rows > height:
+        if min(col_off, row_off) < 0 or min(cols, rows) < 1 or col_off + cols > width or row_off + rows > height:
             raise InputError(
                 f"{self.image} is {width} x {height} pixels; the window of {cols} x {rows} at column {col_off}, "
                 f"row {row_off} is not inside it."
@@ -107,7 +108,11 @@ def expand(
         InputError: A glob matches nothing, or many images share one label.
     """
     path = resolve(image, root)
-    images = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) and not os.path.exists(path) else [path]
+    images = [path]
+    if glob.has_magic(image) and not os.path.exists(path):
+        # A folder called 'site [1]' is no pattern.
+        pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
+        images = sorted(glob.glob(pattern, recursive=True))
     if not images:
         raise InputError(f"No image matches {path}.")
     if label is not None and len(images) > 1 and "{name}" not in label:
@@ -150,18 +155,21 @@ def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = Non
         table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, dtype={"group": str})
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
+    table.index = pd.RangeIndex(1, len(table) + 1)  # row numbers for messages, whatever rows are left out
     where = where or {}
     missing = sorted({"image", *where} - set(table.columns))
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; its columns: {', '.join(map(str, table.columns))}.")
     for column, value in where.items():
         wanted = value if isinstance(value, list) else [value]
-        table = table[table[column].astype(str).isin([str(item) for item in wanted])]
+        # One empty cell turns a column of whole numbers into 1.0, 2.0, ...; convert_dtypes turns it back.
+        cells = table[column].convert_dtypes().astype(str)
+        table = table[cells.isin([str(item) for item in wanted])]
     if table.empty:
         raise InputError(f"No row of {path} is left where {dict(where)}." if where else f"{path} has no rows.")
     folder = os.path.dirname(path)
     refs = []
-    for number, row in enumerate(table.to_dict("records"), start=1):
+    for number, row in zip(table.index, table.to_dict("records"), strict=True):
         cells = {column: row[column] for column in _TABLE_COLUMNS if column in row and not _missing(row[column])}
         if "image" not in cells:
             raise InputError(f"{path}: row {number} has no image.")
@@ -191,12 +199,12 @@ def with_unique_ids(refs: Sequence[SceneRef]) -> list[SceneRef]:
         replace(ref, id=f"{stem(os.path.dirname(ref.image))}_{ref.id}") if ref.id in clashing else ref for ref in refs
     ]
     still = _repeats(ref.id for ref in named)
-    counts = dict.fromkeys(still, 0)
+    taken = {ref.id for ref in named}
     unique = []
     for ref in named:
         if ref.id in still:
-            counts[ref.id] += 1
-            ref = replace(ref, id=f"{ref.id}_{counts[ref.id]}")
+            ref = replace(ref, id=next(name for n in count(1) if (name := f"{ref.id}_{n}") not in taken))
+            taken.add(ref.id)
         unique.append(ref)
     return unique
 
@@ -215,7 +223,7 @@ def resolve(path: str, root: str) -> str:
 
 
 def _repeats(values: Iterable[_T]) -> set[_T]:
-    return {value for value, count in Counter(values).items() if count > 1}
+    return {value for value, number in Counter(values).items() if number > 1}
 
 
 def _missing(cell: Any) -> bool:

@@ -1,10 +1,12 @@
 """Labels: ground truth on the grid of their scene."""
 
+from typing import Self
+
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from segbatch.classes import LabelMap
+from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
 from segbatch.scenes.scene import Pixels, SceneInfo, open_scene
@@ -32,13 +34,26 @@ class LabelReader:
         """Class ids of the whole label, shrunk so that no side exceeds ``max_side`` pixels."""
         return self._ids(self._reader.thumbnail(max_side, (1,)))
 
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     def _ids(self, pixels: Pixels) -> NDArray[np.uint8]:
         values, nodata = pixels.values[0], self._reader.info.nodata
         assert np.issubdtype(values.dtype, np.integer)  # check_label refused all else
-        unknown = self._map.unknown(values, nodata)  # type: ignore[arg-type]
+        hidden = _hidden(pixels, nodata)
+        unknown = self._map.unknown(values[~hidden], nodata)  # type: ignore[arg-type]
         if unknown:
             raise SceneReadError(_unknown_message(self._reader.info.uri, unknown, self._map))
-        return self._map.apply(values, nodata)  # type: ignore[arg-type]
+        ids = self._map.apply(values, nodata)  # type: ignore[arg-type]
+        ids[hidden] = IGNORE_INDEX
+        return ids
 
 
 def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
@@ -66,9 +81,10 @@ def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
                 "Bring the label onto the scene's grid."
             )
         try:
-            values = reader.thumbnail(_QUICK_LOOK, (1,)).values
+            pixels = reader.thumbnail(_QUICK_LOOK, (1,))
         except SceneReadError as error:
             raise InputError(str(error)) from error
+        values = pixels.values[0][~_hidden(pixels, label.nodata)]
         unknown = label_map.unknown(values, label.nodata)  # type: ignore[arg-type]
         if unknown:
             raise InputError(_unknown_message(uri, unknown, label_map))
@@ -87,6 +103,11 @@ def same_grid(one: SceneInfo, other: SceneInfo) -> bool:
         if max(abs(col - corner[0]), abs(row - corner[1])) > 0.1:
             return False
     return True
+
+
+def _hidden(pixels: Pixels, nodata: float | None) -> NDArray[np.bool_]:
+    """Pixels that the label's alpha band or mask hides; its nodata value is the label map's affair."""
+    return ~pixels.valid if nodata is None else ~pixels.valid & (pixels.values[0] != nodata)
 
 
 def _unknown_message(uri: str, unknown: list[int], label_map: LabelMap) -> str:

@@ -59,10 +59,12 @@ class RasterScene:
 
     def _read(self, bands: Sequence[int], window: RasterioWindow, shape: tuple[int, int]) -> Pixels:
         try:
-            values = self._dataset.read(
-                list(bands), window=window, out_shape=(len(bands), *shape), resampling=Resampling.nearest
-            )
-            valid = self._valid(values, bands, window, shape)
+            # GDAL's short cut for whole PNGs returns garbage, and no error, where the file is cut short.
+            with rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"):
+                values = self._dataset.read(
+                    list(bands), window=window, out_shape=(len(bands), *shape), resampling=Resampling.nearest
+                )
+                valid = self._valid(values, bands, window, shape)
         except RasterioError as error:
             raise SceneReadError(f"{self.info.uri} is damaged: {_cause(error)}") from error
         return Pixels(values, valid)
@@ -91,8 +93,13 @@ class RasterScene:
 def _describe(uri: str, dataset: rasterio.DatasetReader, nodata: float | None) -> SceneInfo:
     if dataset.count == 0:
         raise InputError(f"{uri} has no bands of its own; name one of its subdatasets.")
-    if dataset.dtypes[0] not in _PIXEL_TYPES:
-        raise InputError(f"{uri} has pixels of type {dataset.dtypes[0]}; segbatch reads {', '.join(_PIXEL_TYPES)}.")
+    alpha = _alpha_band(dataset)
+    types = {dtype for band, dtype in enumerate(dataset.dtypes, start=1) if band != alpha}
+    if len(types) > 1:
+        raise InputError(f"{uri} has bands of different types ({', '.join(sorted(types))}); convert them to one.")
+    (dtype,) = types
+    if dtype not in _PIXEL_TYPES:
+        raise InputError(f"{uri} has pixels of type {dtype}; segbatch reads {', '.join(_PIXEL_TYPES)}.")
     try:
         status = os.stat(uri)
         size, modified = status.st_size, status.st_mtime_ns
@@ -102,9 +109,9 @@ def _describe(uri: str, dataset: rasterio.DatasetReader, nodata: float | None) -
         uri=uri,
         width=dataset.width,
         height=dataset.height,
-        dtype=dataset.dtypes[0],
+        dtype=dtype,
         band_names=tuple(name or "" for name in dataset.descriptions),
-        alpha=_alpha_band(dataset),
+        alpha=alpha,
         nodata=dataset.nodata if nodata is None else nodata,
         crs=dataset.crs.to_wkt() if dataset.crs else None,
         transform=dataset.transform,

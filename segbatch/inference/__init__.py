@@ -1,0 +1,1 @@
+"""Mapping scenes: the plan, the ledger, the predictor, and the engines that string the stages together."""

@@ -1,0 +1,124 @@
+"""The report as one HTML page that needs nothing beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from segbatch.report.charts import training_charts
+from segbatch.report.document import POLICY
+from segbatch.report.summary import RunSummary
+from segbatch.report.tables import area_field
+
+MOST_PANELS = 24
+"""Scenes that are shown as pictures."""
+
+MOST_SCENES = 200
+"""Scenes in the table; per_scene.csv has them all."""
+
+_MOST_FAILED = 50
+_MOST_MATRIX_CLASSES = 40
+_MOST_CLASS_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A tile as the page shows it.
+
+    Args:
+        caption: image, label or class mask.
+        uri: ``data:`` URI.
+        problem: Why there is no picture, or None.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    caption: str
+    uri: str
+    problem: str | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The pictures of a scene."""
+
+    scene: str
+    pictures: tuple[Picture, ...]
+
+
+def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[Panel]) -> str:
+    """The page. Nothing in it depends on the time or place of writing.
+
+    Args:
+        document: What `metrics_document` returns for the summary.
+        summary: The run.
+        panels: Pictures of the first scenes.
+    """
+    environment = Environment(
+        loader=PackageLoader("segbatch.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=figure, percent=percent, count=count, area=area, cell=cell)
+    scenes, failed = document["scenes"], document["failed"]
+    mapped = len(scenes) - len(failed)
+    return environment.get_template("report.html.j2").render(
+        document=document,
+        facts=summary.facts,
+        labelled=document["confusion"] is not None,
+        num_mapped=mapped,
+        num_labelled=sum(scene["status"] == "done" for scene in scenes),
+        failed=failed[:_MOST_FAILED],
+        area_field=area_field(document),
+        matrix=_matrix(document["confusion"]),
+        class_columns=len(document["classes"]) <= _MOST_CLASS_COLUMNS,
+        has_groups=bool(document["groups"]),
+        scenes=scenes[:MOST_SCENES],
+        panels=panels,
+        charts=training_charts(summary.training, summary.classes),
+        policy=POLICY,
+    )
+
+
+def figure(value: float | None) -> str:
+    """A metric with three decimals."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage; one that is not zero is not shown as zero."""
+    if value is None:
+        return "–"
+    return "< 0.1 %" if 0 < value < 0.0005 else f"{value * 100:.1f} %"
+
+
+def count(value: int | None) -> str:
+    """A whole number in groups of three digits."""
+    return "–" if value is None else f"{value:,}"
+
+
+def area(value: float | None) -> str:
+    """An area with four significant digits, never in exponents."""
+    if value is None:
+        return "–"
+    decimals = next((digits for digits, limit in ((3, 10), (2, 100), (1, 1000)) if value < limit), 0)
+    return "< 0.001" if 0 < value < 0.0005 else f"{value:,.{decimals}f}"
+
+
+def cell(share: float | None) -> str:
+    """A share in a cell of the confusion matrix: a percentage without its sign, short enough for 20 classes."""
+    if share is None or share == 0:
+        return "·"
+    return "<1" if share < 0.005 else f"{share * 100:.0f}"
+
+
+def _matrix(confusion: list[list[int]] | None) -> list[list[tuple[int, float | None]]] | None:
+    """(count, share of its row) by label and prediction; None if there is none or it is too large to read."""
+    if confusion is None or len(confusion) > _MOST_MATRIX_CLASSES:
+        return None
+    return [[(value, value / sum(row) if sum(row) else None) for value in row] for row in confusion]

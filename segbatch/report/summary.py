@@ -1,0 +1,117 @@
+"""What a report is made from: counts of every scene of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbatch.classes import ClassTable
+
+Status = Literal["done", "failed", "unlabelled"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SceneResult:
+    """Counts of one scene. Those of a failed scene are not used.
+
+    Args:
+        id: Unique in the run and safe as a file name.
+        group: What the scene belongs to (a patient, an animal, a flight), or None.
+        image: Path or URL.
+        label: Path or URL of the label, or None.
+        mask: Path of the class mask (COG or Zarr), or None if the scene failed.
+        width: Columns.
+        height: Rows.
+        pixel_area_m2: Square metres a pixel for scenes with a projected CRS, or None.
+        pixel_size_um: Micrometres a pixel for scenes without a map, or None.
+        class_pixels: Predicted pixels by class.
+        nodata_pixels: Pixels without a valid value.
+        ignored_pixels: Valid pixels whose label is ignored; 0 without a label.
+        confusion: int64 (classes, classes), rows = label, columns = prediction; None without a label.
+        error: Why the scene failed, or None.
+
+    Raises:
+        ValueError: The counts of a scene that did not fail do not add up: a part of it is missing.
+    """
+
+    id: str
+    group: str | None
+    image: str
+    label: str | None
+    mask: str | None
+    width: int
+    height: int
+    pixel_area_m2: float | None
+    pixel_size_um: float | None
+    class_pixels: tuple[int, ...]
+    nodata_pixels: int
+    ignored_pixels: int
+    confusion: NDArray[np.int64] | None
+    error: str | None
+
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            return
+        valid, size = sum(self.class_pixels), self.width * self.height
+        if valid + self.nodata_pixels != size:
+            raise ValueError(
+                f"scene {self.id}: {valid} class pixels and {self.nodata_pixels} nodata pixels are not the "
+                f"{size} pixels of {self.width} x {self.height}"
+            )
+        if self.confusion is None:
+            return
+        counted = int(self.confusion.sum())
+        if counted + self.ignored_pixels != valid:
+            raise ValueError(
+                f"scene {self.id}: {counted} pixels in the confusion matrix and {self.ignored_pixels} ignored "
+                f"pixels are not the {valid} class pixels"
+            )
+
+    @property
+    def status(self) -> Status:
+        """Whether the scene failed, was mapped without a label, or was mapped and evaluated."""
+        if self.error is not None:
+            return "failed"
+        return "unlabelled" if self.confusion is None else "done"
+
+    @property
+    def num_pixels(self) -> int:
+        """All pixels of the scene."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunSummary:
+    """Everything a report shows of a run.
+
+    Args:
+        name: The run's name.
+        classes: Names and colours.
+        scenes: Every scene of the run, failed ones too, in the order of the catalog.
+        facts: (label, value) lines for the report's header: bundle, core, halo, throughput, ...
+        training: One row an epoch, in order: ``{"epoch", "loss", "miou", "iou": [...], "learning_rate",
+            "seconds"}``; empty when the run did not train.
+
+    Raises:
+        ValueError: Counts of a scene are not those of this class table.
+    """
+
+    name: str
+    classes: ClassTable
+    scenes: tuple[SceneResult, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    training: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.classes)
+        for scene in self.scenes:
+            if scene.error is not None:
+                continue
+            shape = None if scene.confusion is None else scene.confusion.shape
+            if len(scene.class_pixels) != count or shape not in (None, (count, count)):
+                raise ValueError(
+                    f"scene {scene.id}: {len(scene.class_pixels)} class counts and a confusion matrix of shape "
+                    f"{shape} for {count} classes"
+                )

@@ -1,0 +1,100 @@
+"""Where the work runs: starting or joining Ray, and what it has to offer."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segbatch.errors import InputError, SegbatchError
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the cluster has.
+
+    Args:
+        cpus: CPUs of all nodes.
+        gpus: GPUs of all nodes.
+        node_cpus: CPUs of the node that has most.
+    """
+
+    cpus: int
+    gpus: int
+    node_cpus: int
+
+    def wants_gpu(self, use_gpu: bool | Literal["auto"], count: int = 1) -> bool:
+        """Whether ``count`` workers or actors get a GPU each.
+
+        Raises:
+            InputError: GPUs are asked for and there are none.
+        """
+        if use_gpu == "auto":
+            return self.gpus >= count
+        if use_gpu and not self.gpus:
+            raise InputError("use_gpu is true, but the cluster has no GPU. Set it to auto or false.")
+        return use_gpu
+
+
+@contextmanager
+def ray_session(address: str) -> Iterator[Resources]:
+    """Join a Ray cluster or start Ray on this machine, and leave as it was found.
+
+    Args:
+        address: ``auto``: the cluster that this process belongs to (RAY_ADDRESS), else this machine;
+            ``local``: this machine; or the address of a cluster.
+
+    Raises:
+        SegbatchError: There is no cluster at the address.
+    """
+    # Shipping uv's environment to every worker costs seconds a worker and needs uv at the same path on all
+    # nodes; local workers share this interpreter, and clusters have an image.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # Ray's own bars and notices would drown segbatch's.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        where: dict[str, Any] = {"include_dashboard": False}
+        if address == "auto":
+            where = {} if os.environ.get("RAY_ADDRESS") else where
+        elif address == "local":
+            where["address"] = "local"
+        else:
+            where = {"address": address}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise SegbatchError(f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+    _quiet()
+    try:
+        yield resources()
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def resources() -> Resources:
+    """What the cluster that this process has joined has at present."""
+    import ray
+
+    total = ray.cluster_resources()
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return Resources(
+        cpus=max(1, int(total.get("CPU", 1))),
+        gpus=int(total.get("GPU", 0)),
+        node_cpus=max(1, int(max(nodes, default=1))),
+    )
+
+
+def _quiet() -> None:
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

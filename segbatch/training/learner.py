@@ -1,0 +1,176 @@
+"""The state of a training: model, averaged weights, optimizer, schedule. Pure torch, knows nothing of Ray."""
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from segbatch.config import Training
+from segbatch.errors import TrainingError
+from segbatch.training.feed import Batch
+from segbatch.training.losses import build_loss
+
+_WARM_UP = 0.05
+_MAX_GRADIENT_NORM = 1.0
+
+
+class Learner:
+    """Takes optimizer steps.
+
+    Args:
+        model: The network, on its device; wrapped for data parallelism where there are several workers.
+        bare: The same network unwrapped.
+        settings: The training section of the configuration.
+        total_steps: Length of the schedule.
+        mean: Of each band over the training scenes.
+        std: Likewise.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        bare: torch.nn.Module,
+        settings: Training,
+        total_steps: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+    ) -> None:
+        self.step = 0
+        self._model, self._bare = model, bare
+        self._settings = settings
+        self._total_steps = total_steps
+        self._device = device
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
+        self._scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
+        self._loss = build_loss(settings.loss, settings.label_smoothing)
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(bare, settings.weight_decay), lr=settings.learning_rate
+        )
+        self._average = (
+            AveragedModel(bare, multi_avg_fn=_moving_average(settings.ema), use_buffers=True)
+            if settings.ema
+            else None
+        )
+        self._autocast = torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16" or (
+                settings.precision == "auto" and has_bf16(device)
+            )
+        )
+
+    @property
+    def kept(self) -> torch.nn.Module:
+        """The network that is validated and kept: with averaged weights unless that is switched off."""
+        return self._bare if self._average is None else self._average.module
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self._settings.learning_rate * schedule(self.step, self._total_steps)
+
+    def learn(self, batch: Batch) -> torch.Tensor:
+        """Take one step.
+
+        Returns:
+            The loss, a detached scalar on the device.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        self._model.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        pixels = self._normalize(batch).contiguous(memory_format=torch.channels_last)
+        label = batch.label.to(self._device)
+        with self._autocast:
+            logits = self._model(pixels)
+        loss = self._loss(logits.float(), label)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss.item()} at step {self.step}. Try a lower training.learning_rate "
+                "or training.precision=float32, and look for extreme pixel values."
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._bare.parameters(), _MAX_GRADIENT_NORM)
+        self._optimizer.step()
+        self.step += 1
+        if self._average is not None:
+            self._average.update_parameters(self._bare)
+        return loss.detach()
+
+    def save(self, path: Path) -> None:
+        """Write all that is needed to go on."""
+        state = {
+            "step": self.step,
+            "model": self._bare.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        torch.save(state, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        self.step = state["step"]
+        self._bare.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+
+    def snapshot(self) -> torch.nn.Module:
+        """A copy on the CPU of the network that is kept."""
+        return copy.deepcopy(self.kept).cpu().eval()
+
+    def _normalize(self, batch: Batch) -> torch.Tensor:
+        pixels = (batch.values.to(self._device).float() - self._mean) * self._scale
+        pixels = pixels * batch.gain.to(self._device) + batch.offset.to(self._device)
+        return torch.where(batch.valid.to(self._device), pixels, 0.0)
+
+
+def schedule(step: int, total: int) -> float:
+    """Factor of the peak learning rate: a linear warm-up, then half a cosine down to a hundredth."""
+    warm_up = max(1, round(total * _WARM_UP))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    progress = min(1.0, (step - warm_up) / max(1, total - warm_up))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and normalisation layers do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _moving_average(decay: float) -> Any:
+    """An exponential moving average that forgets the random start: its decay grows to ``decay``."""
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
+        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, weight)
+        else:
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+
+    return update

@@ -1,0 +1,221 @@
+"""What each of Ray Train's workers runs."""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+from numpy.typing import NDArray
+
+from segbatch.classes import ClassTable, LabelMap
+from segbatch.config import Model, Training
+from segbatch.evaluation import compute_metrics
+from segbatch.inference.predictor import Predictor
+from segbatch.models import Bundle, Card, build_model, load_bundle, save_bundle
+from segbatch.models.build import model_stride
+from segbatch.models.bundle import DEFAULT_HALO
+from segbatch.training.feed import stream
+from segbatch.training.learner import Learner
+from segbatch.training.survey import Survey, TrainingScene
+from segbatch.training.tiles import TileSampler
+from segbatch.training.validation import validate
+
+_STATE = "state.pt"
+_HISTORY = "history.json"
+_BUNDLE = "bundle"
+_SECONDS_BETWEEN_EVENTS = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingJob:
+    """All that a worker needs to know.
+
+    Args:
+        classes: The class table.
+        label_map: From label values to class ids.
+        train: Scenes to learn from.
+        validate: Scenes that choose the best epoch.
+        survey: Statistics of the training scenes.
+        band_names: Of the model's channels.
+        dtype: numpy's name of the scenes' pixel type.
+        model: The network.
+        settings: How it is fitted.
+        steps_per_epoch: Optimizer steps an epoch.
+        threads: Torch threads a worker.
+    """
+
+    classes: ClassTable
+    label_map: LabelMap
+    train: tuple[TrainingScene, ...]
+    validate: tuple[TrainingScene, ...]
+    survey: Survey
+    band_names: tuple[str, ...]
+    dtype: str
+    model: Model
+    settings: Training
+    steps_per_epoch: int
+    threads: int
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """Fit a model: Ray Train calls this in each worker.
+
+    Args:
+        config: ``job``, a `TrainingJob`, and ``tell``, a function that takes progress events (dicts).
+    """
+    job: TrainingJob = config["job"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    tell: Callable[[dict[str, Any]], None] = config["tell"] if rank == 0 else lambda event: None
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.settings.seed)
+    device = ray.train.torch.get_device()
+    bare = build_model(
+        job.model.architecture,
+        job.model.encoder,
+        in_channels=len(job.band_names),
+        num_classes=len(job.classes),
+        # Rank 0's weights reach the others when the model is wrapped, so one download is enough.
+        weights=job.model.weights if rank == 0 else None,
+        options=job.model.options,
+    ).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner = Learner(
+        bare if world == 1 else torch.nn.parallel.DistributedDataParallel(bare),
+        bare,
+        job.settings,
+        job.settings.epochs * job.steps_per_epoch,
+        job.survey.mean,
+        job.survey.std,
+        device,
+    )
+    stride = model_stride(bare)
+    halo = -(-DEFAULT_HALO // stride) * stride
+    history: list[dict[str, Any]] = []
+    best: torch.nn.Module | None = None
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            learner.load(Path(folder) / _STATE)
+            history = json.loads((Path(folder) / _HISTORY).read_text())
+            best = load_bundle(Path(folder) / _BUNDLE).model
+        tell({"kind": "resume", "epoch": len(history)})
+    for epoch in range(len(history), job.settings.epochs):
+        started = time.perf_counter()
+        mean_loss, waited = _run_epoch(job, learner, epoch, rank, world, tell)
+        trained = time.perf_counter()
+        predictor = Predictor(learner.snapshot(), job.survey.mean, job.survey.std, device=device)
+        confusion = _summed(
+            validate(predictor, job.validate, job.label_map, stride=stride, halo=halo, part=(rank, world)), device
+        )
+        metrics = compute_metrics(confusion)
+        row = {
+            "epoch": epoch + 1,
+            "loss": mean_loss,
+            "miou": metrics.miou,
+            "pixel_accuracy": metrics.pixel_accuracy,
+            "iou": [figures.iou for figures in metrics.classes],
+            "learning_rate": learner.learning_rate,
+            "tiles_per_second": job.steps_per_epoch * job.settings.batch_size / (trained - started),
+            "waited": waited / (trained - started),
+            "train_seconds": trained - started,
+            "validate_seconds": time.perf_counter() - trained,
+        }
+        if best is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in history):
+            best = learner.snapshot()
+        history.append(row)
+        card = Card(
+            classes=job.classes,
+            band_names=job.band_names,
+            dtype=job.dtype,
+            mean=job.survey.mean,
+            std=job.survey.std,
+            stride=stride,
+            halo=halo,
+            training=max(history, key=lambda past: past["miou"] or 0),
+        )
+        _report(learner, Bundle(best, card), history, rank)
+        tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs})
+
+
+def _run_epoch(
+    job: TrainingJob, learner: Learner, epoch: int, rank: int, world: int, tell: Callable[[dict[str, Any]], None]
+) -> tuple[float, float]:
+    """Take an epoch's steps.
+
+    Returns:
+        Mean loss of this worker's tiles, and seconds spent waiting for tiles.
+    """
+    settings = job.settings
+    share = settings.batch_size // world
+    first_step = epoch * job.steps_per_epoch
+
+    def numbers() -> Iterator[range]:
+        for step in range(first_step, first_step + job.steps_per_epoch):
+            first = step * settings.batch_size + rank * share
+            yield range(first, first + share)
+
+    sampler = TileSampler(job.train, job.survey, settings.balance, settings.seed)
+    batches = stream(
+        job.train,
+        job.label_map,
+        sampler,
+        batches=list(numbers()),
+        side=settings.tile,
+        augment=settings.augment,
+    )
+    total, waited = 0.0, 0.0
+    told = started = time.perf_counter()
+    for step, batch in enumerate(batches, start=1):
+        total += learner.learn(batch).item()
+        waited += batch.waited
+        now = time.perf_counter()
+        if now - told > _SECONDS_BETWEEN_EVENTS:
+            told = now
+            tell(
+                {
+                    "kind": "step",
+                    "epoch": epoch + 1,
+                    "epochs": settings.epochs,
+                    "step": step,
+                    "steps": job.steps_per_epoch,
+                    "loss": total / step,
+                    "learning_rate": learner.learning_rate,
+                    "tiles_per_second": step * settings.batch_size / (now - started),
+                    "waited": waited / (now - started),
+                }
+            )
+    return total / job.steps_per_epoch, waited
+
+
+def _summed(confusion: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:
+    """The matrix added up over all workers."""
+    if not torch.distributed.is_initialized():
+        return confusion
+    total = torch.from_numpy(confusion).to(device)
+    torch.distributed.all_reduce(total)
+    return total.cpu().numpy()
+
+
+def _report(learner: Learner, bundle: Bundle, history: list[dict[str, Any]], rank: int) -> None:
+    """Hand the state to Ray Train, which stores it; every worker must call, rank 0 brings the files."""
+    metrics = {key: value for key, value in history[-1].items() if key != "iou"}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="segbatch-checkpoint-"))
+    try:
+        learner.save(folder / _STATE)
+        (folder / _HISTORY).write_text(json.dumps(history))
+        save_bundle(folder / _BUNDLE, bundle)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(os.fspath(folder)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,59 @@
+"""Validation by the inference engine's own predictor, so that it and mapping give the same figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbatch.classes import IGNORE_INDEX, LabelMap
+from segbatch.evaluation import confusion_matrix
+from segbatch.geometry import BlockGrid, Lattice, Window, balanced_core
+from segbatch.inference.predictor import Predictor
+from segbatch.scenes import LabelReader, open_scene
+from segbatch.scenes.scene import read_padded
+from segbatch.training.survey import TrainingScene
+
+_CORE = 1024
+
+
+def validate(
+    predictor: Predictor,
+    scenes: Sequence[TrainingScene],
+    label_map: LabelMap,
+    *,
+    stride: int,
+    halo: int,
+    part: tuple[int, int] = (0, 1),
+) -> NDArray[np.int64]:
+    """The confusion matrix over the scenes' windows.
+
+    Args:
+        predictor: The model.
+        scenes: Where to predict.
+        label_map: From label values to class ids.
+        stride: Of the model.
+        halo: Context pixels; read from outside the scene's window where there are any.
+        part: (index, count): every ``count``-th core from ``index`` on, to share the work between workers.
+    """
+    total = np.zeros((label_map.num_classes, label_map.num_classes), np.int64)
+    number = 0
+    for scene in scenes:
+        crop = scene.window
+        core = tuple(balanced_core(side, _CORE, stride) for side in (crop.height, crop.width))
+        lattice = Lattice(crop.width, crop.height, core[1], core[0], halo)
+        with open_scene(scene.image, scene.nodata) as image, LabelReader(scene.label, label_map) as label:
+            for block in BlockGrid(lattice, 1, 1):
+                number += 1
+                if number % part[1] != part[0]:
+                    continue
+                values, valid = read_padded(image, _shifted(block.read, crop), scene.bands)
+                mask = predictor.predict(values, valid, core=(core[0], core[1]), halo=halo).mask
+                owned = block.owned
+                ids = label.read(_shifted(owned, crop))
+                ids[~valid[halo : halo + owned.height, halo : halo + owned.width]] = IGNORE_INDEX
+                total += confusion_matrix(ids, mask[: owned.height, : owned.width], label_map.num_classes)
+    return total
+
+
+def _shifted(window: Window, crop: Window) -> Window:
+    return Window(window.col_off + crop.col_off, window.row_off + crop.row_off, window.width, window.height)
