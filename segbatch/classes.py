@@ -91,6 +91,28 @@ class LabelMap:
     num_classes: int
     values: tuple[tuple[int, int], ...] | None = None
 
+    @classmethod
+    def from_names(cls, values: Mapping[Any, str] | None, classes: ClassTable) -> "LabelMap":
+        """From label value to class name; None means that label values are class ids.
+
+        Raises:
+            InputError: A value is not a whole number or a name is none of the classes.
+        """
+        if values is None:
+            return cls(len(classes))
+        pairs = []
+        for value, name in values.items():
+            if name not in classes.names:
+                raise InputError(
+                    f"label_values: {value} stands for {name!r}, which is none of the classes "
+                    f"({', '.join(classes.names)})."
+                )
+            try:
+                pairs.append((int(str(value)), classes.names.index(name)))  # by way of str: int(1.5) is 1
+            except ValueError as error:
+                raise InputError(f"label_values: {value!r} is not a whole number.") from error
+        return cls(len(classes), tuple(sorted(pairs)))
+
     def unknown(self, label: NDArray[np.integer], nodata: float | None = None) -> list[int]:
         """Values in ``label`` that stand for no class and may not be ignored, sorted."""
         if self.values is not None:

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -12,6 +12,7 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
 
 Role = Literal["train", "validate", "predict"]
+_SectionType = TypeVar("_SectionType", bound=BaseModel)
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -217,19 +218,40 @@ class Cluster(_Section):
     or the address of a cluster."""
 
 
-class RunConfig(_Section):
+class ClassFile(_Section):
+    """Classes and how labels name them."""
+
+    classes: list[ClassEntry] = Field(min_length=2)
+    """The classes in the order of their ids."""
+    label_values: dict[int, str] | None = None
+    """Label value to class name; other values are ignored. Absent: label values are class ids."""
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> Self:
+        try:
+            self.label_map()
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def class_table(self) -> ClassTable:
+        """Names and colours by class id."""
+        return ClassTable.from_items([(entry.name, entry.color) for entry in self.classes])
+
+    def label_map(self) -> LabelMap:
+        """From label values to class ids."""
+        return LabelMap.from_names(self.label_values, self.class_table())
+
+
+class RunConfig(ClassFile):
     """A segbatch run."""
 
     name: str
     """Name of the run, for titles and messages."""
     output: str
     """Folder of the run's files."""
-    classes: list[ClassEntry] = Field(min_length=2)
-    """The classes in the order of their ids."""
     scenes: Scenes
     """Which images are for what."""
-    label_values: dict[int, str] | None = None
-    """Label value to class name; other values are ignored. Absent: label values are class ids."""
     model: Model = Model()
     """The network."""
     training: Training = Training()
@@ -243,31 +265,6 @@ class RunConfig(_Section):
     @classmethod
     def _local_output(cls, output: str) -> str:
         return local_folder(output)
-
-    @model_validator(mode="after")
-    def _classes_agree(self) -> "RunConfig":
-        try:
-            self.class_table()
-        except InputError as error:
-            raise ValueError(f"classes: {error}") from error
-        names = [entry.name for entry in self.classes]
-        for value, name in (self.label_values or {}).items():
-            if name not in names:
-                raise ValueError(
-                    f"label_values: {value} stands for {name!r}, which is none of the classes{_nearest(name, names)}"
-                )
-        return self
-
-    def class_table(self) -> ClassTable:
-        """Names and colours by class id."""
-        return ClassTable.from_items([(entry.name, entry.color) for entry in self.classes])
-
-    def label_map(self) -> LabelMap:
-        """From label values to class ids."""
-        if self.label_values is None:
-            return LabelMap(len(self.classes))
-        ids = {entry.name: index for index, entry in enumerate(self.classes)}
-        return LabelMap(len(ids), tuple(sorted((value, ids[name]) for value, name in self.label_values.items())))
 
 
 def local_folder(path: str) -> str:
@@ -300,10 +297,30 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(data: Any, source: str) -> RunConfig:
     """Check plain data against the schema; ``source`` names it in messages."""
+    return parse_section(RunConfig, data, source)
+
+
+def parse_section(section: type[_SectionType], data: Any, source: str) -> _SectionType:
+    """Check plain data against a section of the schema.
+
+    Raises:
+        InputError: One line for each mistake.
+    """
     try:
-        return RunConfig.model_validate(data)
+        return section.model_validate(data)
     except ValidationError as error:
         raise InputError("\n".join(_explain(error.errors(), data, source))) from error
+
+
+def read_classes(path: str) -> tuple[ClassTable, LabelMap]:
+    """Read the class table and the label values of a YAML file; other keys are left alone.
+
+    Raises:
+        InputError: They are missing or malformed.
+    """
+    data = read_yaml(path)
+    found = parse_section(ClassFile, {key: data[key] for key in ("classes", "label_values") if key in data}, path)
+    return found.class_table(), found.label_map()
 
 
 def read_yaml(path: str) -> Any:
@@ -337,7 +354,8 @@ def _override(data: Any, override: str) -> None:
             node = node[part]
         else:
             raise InputError(f"--set {override}: there is no {part!r} to set something in.")
-    if not (isinstance(node, dict) or (isinstance(node, list) and isinstance(last, int) and last < len(node))):
+    fits = isinstance(node, dict) or (isinstance(node, list) and isinstance(last, int) and last < len(node))
+    if not fits:
         raise InputError(f"--set {override}: there is no {last!r} to set.")
     node[last] = value
 

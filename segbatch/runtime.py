@@ -53,21 +53,18 @@ def ray_session(address: str) -> Iterator[Resources]:
     # nodes; local workers share this interpreter, and clusters have an image.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # Ray's own bars and notices would drown segbatch's.
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = address == "local" or (address == "auto" and not os.environ.get("RAY_ADDRESS"))
+    if local:
+        # Ray's core prints its notices to the terminal past Python's logging.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     mine = not ray.is_initialized()
     if mine:
-        where: dict[str, Any] = {"include_dashboard": False}
-        if address == "auto":
-            where = {} if os.environ.get("RAY_ADDRESS") else where
-        elif address == "local":
-            where["address"] = "local"
-        else:
-            where = {"address": address}
+        where: dict[str, Any] = {"address": "local", "include_dashboard": False} if local else {}
+        if not local and address != "auto":
+            where["address"] = address
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -96,5 +93,9 @@ def resources() -> Resources:
 
 
 def _quiet() -> None:
-    for name in ("ray.data", "ray.train", "ray.tune"):
+    """Keep Ray's libraries from telling what segbatch tells; importing them sets their loggers up anew."""
+    import ray.data
+    import ray.train  # noqa: F401
+
+    for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -68,7 +68,7 @@ def _swath(rng: np.random.Generator, width: int, height: int) -> NDArray[np.bool
     y, x = np.ogrid[0:height, 0:width]
     slant = rng.uniform(0.06, 0.12) * rng.choice([-1, 1])
     edge = 0.035 * width + slant * (y - height / 2)
-    valid = (x > edge) if rng.random() < 0.5 else (width - 1 - x > edge)
+    valid: NDArray[np.bool_] = (x > edge) if rng.random() < 0.5 else (width - 1 - x > edge)
     for _ in range(4):
         center_x, center_y = rng.uniform(0.15, 0.85, 2) * (width, height)
         radius_x, radius_y = rng.uniform(3, 22), rng.uniform(3, 9)

@@ -81,15 +81,14 @@ def river(rng: np.random.Generator, width: int, height: int) -> Line:
 
 
 def main_roads(rng: np.random.Generator, width: int, height: int, angle: float) -> list[Line]:
-    """Roads through the whole place: one along ``angle``, the others across or beside it."""
+    """Roads through the whole place: one along ``angle``, the others across it."""
     across = math.ceil(width * height / 2e6)
     roads = [_road(rng, rng.uniform(0.35, 0.65, 2) * (width, height), angle, width + height)]
     for index in range(across):
         # Spread along the first road, so that two roads do not run side by side.
         share = (index + rng.uniform(0.35, 0.65)) / across - 0.5
-        middle = np.array([width, height]) / 2 + share * 0.8 * max(width, height) * np.array(
-            [math.cos(angle), math.sin(angle)]
-        )
+        along = share * 0.8 * max(width, height) * np.array([math.cos(angle), math.sin(angle)])
+        middle = np.array([width, height]) / 2 + along
         roads.append(_road(rng, middle, angle + math.pi / 2 + rng.uniform(-0.2, 0.2), width + height))
     return roads
 

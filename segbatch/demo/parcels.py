@@ -69,9 +69,7 @@ def _cell(coordinate: Field, side: int) -> NDArray[np.intp]:
     return np.clip(coordinate, 0, side - 1).astype(np.intp)
 
 
-def _split(
-    rng: np.random.Generator, box: tuple[int, int, int, int], area: float
-) -> list[tuple[int, int, int, int]]:
+def _split(rng: np.random.Generator, box: tuple[int, int, int, int], area: float) -> list[tuple[int, int, int, int]]:
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if width * height < area * rng.uniform(0.4, 2.4):

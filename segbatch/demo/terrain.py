@@ -106,7 +106,7 @@ def make_terrain(rng: np.random.Generator, width: int, height: int) -> Terrain:
     top = np.where(crown >= 0, canopy, np.float32(0))
     house_heights = np.array([_house_height(b) for b in buildings] or [0.0], np.float32)
     top = np.where(roof >= 0, house_heights[roof] - np.abs(roof_side) * 2, top)
-    top[(car >= 0)] = 2
+    top[car >= 0] = 2
     top[on_road & water] += 3
     return Terrain(
         label=label,
@@ -134,8 +134,8 @@ def line_distance(shape: tuple[int, int], lines: list[Line], reach: int) -> tupl
     number = np.full(shape, -1, np.int32)
     for index, line in enumerate(lines):
         pad = reach + float(line.half_width.max())
-        low, high = np.minimum(line.points[:-1], line.points[1:]) - pad, np.maximum(line.points[:-1], line.points[1:])
-        first = np.maximum(np.floor(low), 0).astype(int)
+        low, high = np.minimum(line.points[:-1], line.points[1:]), np.maximum(line.points[:-1], line.points[1:])
+        first = np.maximum(np.floor(low - pad), 0).astype(int)
         last = np.minimum(np.ceil(high + pad), (width - 1, height - 1)).astype(int)
         for k in np.flatnonzero((first <= last).all(axis=1)):
             rows, cols = slice(first[k, 1], last[k, 1] + 1), slice(first[k, 0], last[k, 0] + 1)
@@ -150,9 +150,7 @@ def line_distance(shape: tuple[int, int], lines: list[Line], reach: int) -> tupl
     return nearest, number
 
 
-def stamp_rectangles(
-    shape: tuple[int, int], rectangles: tuple[Rectangle, ...]
-) -> tuple[NDArray[np.int32], Field]:
+def stamp_rectangles(shape: tuple[int, int], rectangles: tuple[Rectangle, ...]) -> tuple[NDArray[np.int32], Field]:
     """Number of the last rectangle over each pixel (-1: none), and the place across it, -1 to 1."""
     number = np.full(shape, -1, np.int32)
     side = np.zeros(shape, np.float32)
@@ -208,7 +206,7 @@ def _grow_trees(
 ) -> tuple[Field, NDArray[np.int32]]:
     """Height of the canopy and the number of the tree seen: forest, hedges, garden and roadside trees."""
     height, width = forest.shape
-    y, x = np.mgrid[0 : height : _SEED_SPACING, 0 : width : _SEED_SPACING].reshape(2, -1)
+    y, x = np.mgrid[0:height:_SEED_SPACING, 0:width:_SEED_SPACING].reshape(2, -1)
     y = np.clip(y + rng.integers(0, _SEED_SPACING, len(y)), 0, height - 1)
     x = np.clip(x + rng.integers(0, _SEED_SPACING, len(x)), 0, width - 1)
     chance = rng.random(len(x))
@@ -244,7 +242,8 @@ def _stamp_crowns(
             key = (dome * 1024).astype(np.int64) << 24 | which
             np.maximum.at(surface, (y[which] + dy) * shape[1] + x[which] + dx, key)
     number = np.where(surface > 0, surface & 0xFFFFFF, -1).astype(np.int32)
-    return (surface >> 24).astype(np.float32).reshape(shape) / 1024, number.reshape(shape)
+    canopy = (surface >> 24).astype(np.float32) / np.float32(1024)
+    return canopy.reshape(shape), number.reshape(shape)
 
 
 def _settled(shape: tuple[int, int], built_up: list[Village]) -> Field:

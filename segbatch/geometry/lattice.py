@@ -58,9 +58,7 @@ class Lattice:
 
     def cores(self, row: int, col: int, rows: int = 1, cols: int = 1) -> Window:
         """The rectangle of ``rows`` x ``cols`` whole cores from core (row, col), not clipped to the scene."""
-        return Window(
-            col * self.core_width, row * self.core_height, cols * self.core_width, rows * self.core_height
-        )
+        return Window(col * self.core_width, row * self.core_height, cols * self.core_width, rows * self.core_height)
 
     def core(self, row: int, col: int) -> Window:
         """Core (row, col), clipped to the scene."""

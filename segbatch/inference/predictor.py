@@ -88,9 +88,7 @@ class Predictor:
         started = time.perf_counter()
         for first in range(0, len(corners), self._batch_size):
             batch = corners[first : first + self._batch_size]
-            windows = [
-                (slice(row, row + rows + 2 * halo), slice(col, col + cols + 2 * halo)) for row, col in batch
-            ]
+            windows = [(slice(row, row + rows + 2 * halo), slice(col, col + cols + 2 * halo)) for row, col in batch]
             classes = self._forward(
                 [values[:, window[0], window[1]] for window in windows], [valid[window] for window in windows]
             )

@@ -22,7 +22,7 @@ class Axis(NamedTuple):
     attributes: dict[str, Any]
 
 
-def spatial_reference(crs: str | None, transform: Affine) -> dict[str, str] | None:
+def spatial_reference(crs: str | None, transform: Affine) -> dict[str, Any] | None:
     """Attributes of the grid mapping variable as rioxarray and GDAL read them, or None without a map.
 
     A world file without a CRS has a transform alone.
@@ -30,7 +30,7 @@ def spatial_reference(crs: str | None, transform: Affine) -> dict[str, str] | No
     if crs is None and transform == Affine.identity():
         return None
     # repr: the shortest text that gives the same float64 back.
-    attributes = {"GeoTransform": " ".join(repr(float(value)) for value in transform.to_gdal())}
+    attributes: dict[str, Any] = {"GeoTransform": " ".join(repr(float(value)) for value in transform.to_gdal())}
     if crs is not None:
         attributes |= {"crs_wkt": crs, "spatial_ref": crs}
     return attributes
@@ -47,10 +47,10 @@ def coordinate_axes(
         x_attributes = y_attributes = {"units": "micrometer"}
     else:
         x_attributes, y_attributes = _map_attributes(crs)
-    if not transform.is_rectilinear or transform.b or transform.d:
+    if transform.b or transform.d:
         return ()
-    x = transform.c + transform.a * (np.arange(width) + 0.5)
-    y = transform.f + transform.e * (np.arange(height) + 0.5)
+    x = np.asarray(transform.c + transform.a * (np.arange(width) + 0.5), np.float64)
+    y = np.asarray(transform.f + transform.e * (np.arange(height) + 0.5), np.float64)
     return Axis("x", x, {"axis": "X", **x_attributes}), Axis("y", y, {"axis": "Y", **y_attributes})
 
 

@@ -79,11 +79,13 @@ def create_store(
                 # A scalar 0, as xarray and rioxarray write it: the attributes are what counts.
                 group.create_array(_SPATIAL_REF, shape=(), dtype="int64", fill_value=0, attributes=reference)
             for axis in coordinate_axes(width, height, crs, transform, pixel_size_um):
-                coordinate = group.create_array(
-                    axis.name, data=axis.values, chunks=axis.values.shape, dimension_names=(axis.name,),
+                group.create_array(
+                    axis.name,
+                    data=axis.values,
+                    chunks=axis.values.shape,
+                    dimension_names=(axis.name,),
                     attributes=axis.attributes,
-                )  # fmt: skip
-                coordinate.update_attributes({})
+                )
             if not path.exists():
                 try:
                     template.rename(path)
@@ -179,9 +181,7 @@ def thumbnail(path: str | Path, max_side: int) -> NDArray[np.uint8]:
             inner_cols = np.flatnonzero(cols // shard_width == col_off // shard_width)
             if len(inner_rows) == 0 or len(inner_cols) == 0:
                 continue
-            window = Window(
-                col_off, row_off, min(shard_width, width - col_off), min(shard_height, height - row_off)
-            )
+            window = Window(col_off, row_off, min(shard_width, width - col_off), min(shard_height, height - row_off))
             picked = np.ix_(rows[inner_rows] - row_off, cols[inner_cols] - col_off)
             small[np.ix_(inner_rows, inner_cols)] = read_window(path, window)[picked]
     return small
@@ -223,7 +223,7 @@ def _create_array(
         dtype="uint8",
         shards=shard,
         chunks=chunk,
-        compressors=ZstdCodec(level=3),
+        compressors=ZstdCodec(level=3, checksum=True),
         fill_value=NODATA,
         dimension_names=("y", "x"),
         attributes=attributes,

@@ -5,109 +5,18 @@ card, says what the model expects and what its classes are.
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 
-from segbatch import __version__
-from segbatch.classes import ClassTable
 from segbatch.errors import InputError
-from segbatch.scenes import SceneInfo
-
-CARD = "segbatch.json"
-_FILES = ("config.json", "model.safetensors", CARD)
-_FORMAT = 1
-
-DEFAULT_HALO = 64
-"""Context in pixels that a card asks for. With a U-Net (resnet18) trained on aerial imagery it left
-1.2e-4 of the pixels different from whole-image prediction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What a model expects of scenes, and what it gives.
-
-    Args:
-        classes: The class table.
-        band_names: One a band in the order of the model's channels; an empty string where unnamed.
-        dtype: numpy's name of the pixel type that the model was trained on.
-        mean: Of each band over the training scenes, in pixel values as stored.
-        std: Likewise.
-        stride: Sides of windows, cores and halos are multiples of this.
-        halo: Context pixels around a core.
-        training: Where the model comes from and how good it was in validation; for people.
-    """
-
-    classes: ClassTable
-    band_names: tuple[str, ...]
-    dtype: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    stride: int
-    halo: int = DEFAULT_HALO
-    training: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {"format": _FORMAT, "segbatch": __version__, **asdict(self), "classes": self.classes.to_json()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_json`.
-
-        Raises:
-            KeyError, TypeError, ValueError: The data are not a card's.
-        """
-        if data["format"] != _FORMAT:
-            raise ValueError(f"its format is {data['format']}; this segbatch reads {_FORMAT}")
-        return cls(
-            classes=ClassTable.from_json(data["classes"]),
-            band_names=tuple(data["band_names"]),
-            dtype=str(data["dtype"]),
-            mean=tuple(float(value) for value in data["mean"]),
-            std=tuple(float(value) for value in data["std"]),
-            stride=int(data["stride"]),
-            halo=int(data["halo"]),
-            training=dict(data["training"]),
-        )
-
-    def select_bands(self, scene: SceneInfo, wanted: list[int | str] | None = None) -> tuple[int, ...]:
-        """1-based numbers of the scene's bands in the order of the model's channels.
-
-        Without ``wanted``, bands are matched by name where the model's have names and the scene has them
-        all, else by position.
-
-        Raises:
-            InputError: The scene does not have what the model takes.
-        """
-        if wanted is None and all(self.band_names):
-            lowered = [name.casefold() for name in scene.band_names]
-            if all(lowered.count(name.casefold()) == 1 for name in self.band_names):
-                wanted = list(self.band_names)
-        bands = scene.select_bands(wanted)
-        if wanted is None and len(bands) != len(self.band_names) == len(scene.band_names):
-            # What looks like an alpha band is data: the model takes as many bands as there are.
-            bands = tuple(range(1, len(scene.band_names) + 1))
-        if len(bands) != len(self.band_names):
-            names = ", ".join(name for name in self.band_names if name)
-            raise InputError(
-                f"{scene.uri} has {len(bands)} bands, but the bundle takes {len(self.band_names)}"
-                f"{f' ({names})' if names else ''}. Choose them with --bands or scenes.bands."
-            )
-        if scene.dtype != self.dtype:
-            raise InputError(
-                f"{scene.uri} holds {scene.dtype}, but the bundle was trained on {self.dtype}: its normalisation "
-                "would not fit. Convert the scene, or train on scenes like it."
-            )
-        return bands
+from segbatch.models.card import CARD, Card, read_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +39,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         # Loading must not fetch the encoder's pre-trained weights again: they are about to be replaced.
-        bundle.model.config["encoder_weights"] = None  # type: ignore[operator, index, union-attr]
+        bundle.model.config["encoder_weights"] = None  # type: ignore[index, assignment]
         bundle.model.save_pretrained(temporary)  # type: ignore[operator]
         (temporary / "README.md").unlink(missing_ok=True)  # a generic page with somebody else's licence line
         (temporary / CARD).write_text(json.dumps(bundle.card.to_json(), indent=2) + "\n")
@@ -140,24 +49,6 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def read_card(folder: str | Path) -> Card:
-    """Read the card alone.
-
-    Raises:
-        InputError: The folder is not a bundle.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"The bundle {folder} does not exist.")
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"{folder} is not a bundle: it has no {missing[0]}.")
-    try:
-        return Card.from_json(json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / CARD} is not a bundle's card: {error}") from error
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -176,14 +67,3 @@ def load_bundle(folder: str | Path) -> Bundle:
         # The loader raises all kinds of errors on damaged files; none of them is ours to retry.
         raise InputError(f"The bundle {folder} is damaged: {' '.join(str(error).split())[:300]}") from error
     return Bundle(model.eval(), card)
-
-
-def bundle_hash(folder: str | Path) -> str:
-    """Identifies what a bundle computes: its files without the card's account of the training."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        with open(Path(folder) / name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    card = read_card(folder).to_json()
-    digest.update(json.dumps({k: v for k, v in card.items() if k not in ("training", "segbatch")}).encode())
-    return digest.hexdigest()

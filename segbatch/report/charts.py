@@ -104,8 +104,9 @@ def _chart(
         points = [None if value is None else (x(epoch), y(value)) for epoch, value in zip(epochs, values, strict=True)]
         if any(point is not None for point in points):
             lines.append(Line(name, _path(points), color))
-    stride = math.ceil(len(epochs) / 10)
-    x_ticks = [(x(epoch), f"{epoch:g}") for epoch in epochs[::stride]]
+    round_epochs = [tick for tick in nice_ticks(epochs[0], epochs[-1], 8) if epochs[0] <= tick <= epochs[-1]]
+    shown = [tick for tick in round_epochs if tick == int(tick)] if len(epochs) > 1 else epochs
+    x_ticks = [(x(epoch), f"{epoch:.0f}") for epoch in shown]
     return Chart(title, tuple(lines), tuple(x_ticks), tuple((y(tick), f"{tick:.6g}") for tick in ticks))
 
 

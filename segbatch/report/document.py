@@ -14,11 +14,11 @@ _UM2_PER_MM2 = 1e6
 
 POLICY = (
     "Figures are pooled: confusion matrices of all labelled scenes are added up first, so every pixel weighs the same. "
-    "The mean of the scenes' own mIoU (scene_mean) stands beside them.",
+    "The mean of the scenes' own mean IoU stands beside them.",
     "A class that is in neither label nor prediction has no value (null) and is left out of means; "
     "a class that is only predicted has IoU 0 and counts in the mean IoU.",
-    "Pixels whose label is ignored and pixels without data are not counted. ignored_share is the share of the "
-    "labelled scenes' pixels, nodata_share that of all mapped scenes' pixels.",
+    "Pixels whose label is ignored and pixels without data are not counted. The ignored share is one of the "
+    "labelled scenes' pixels, the nodata share one of all mapped scenes' pixels.",
     "Pixels and areas by class are those of all mapped scenes, labelled or not. "
     "An area is null unless it is known for each of them.",
     "Failed scenes count nowhere; they are listed by name.",
@@ -97,12 +97,11 @@ def _scene_row(scene: SceneResult, summary: RunSummary) -> dict[str, Any]:
 
 def _group_rows(summary: RunSummary) -> list[dict[str, Any]]:
     """One row a group in order of appearance, scenes without one last; none at all if no scene has a group."""
-    names: list[str | None] = list(dict.fromkeys(scene.group for scene in summary.scenes if scene.group is not None))
-    if names and any(scene.group is None for scene in summary.scenes):
-        names.append(None)
+    groups: dict[str | None, list[SceneResult]] = {}
+    for scene in sorted(summary.scenes, key=lambda scene: scene.group is None):
+        groups.setdefault(scene.group, []).append(scene)
     rows = []
-    for name in names:
-        members = [scene for scene in summary.scenes if scene.group == name]
+    for name, members in groups.items() if set(groups) != {None} else ():
         mapped = [scene for scene in members if scene.error is None]
         metrics = compute_metrics(_matrix(_pooled(mapped), summary))
         rows.append(

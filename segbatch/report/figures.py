@@ -2,6 +2,8 @@
 
 import base64
 import io
+import os
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segbatch.classes import ClassTable, LabelMap
+from segbatch.masks import thumbnail
 from segbatch.report.summary import SceneResult
 from segbatch.scenes import LabelReader, Pixels, SceneInfo, open_scene
 
 MAX_SIDE = 640
 """Longest side of a tile in pixels."""
-
-MaskReader = Callable[[str, int], NDArray[np.uint8]]
-"""From a class mask's path and the longest side to a shrunken mask (height, width), `NODATA` without a pixel."""
 
 _CHECKER = (np.uint8(250), np.uint8(232))
 _CHECKER_SIDE = 8
@@ -45,7 +45,6 @@ def scene_tiles(
     scene: SceneResult,
     classes: ClassTable,
     label_map: LabelMap,
-    read_mask: MaskReader,
     bands: Sequence[int | str] | None = None,
     nodata: float | None = None,
     max_side: int = MAX_SIDE,
@@ -56,7 +55,6 @@ def scene_tiles(
         scene: A scene that was mapped.
         classes: Names and colours.
         label_map: From label values to class ids.
-        read_mask: Reads the class mask.
         bands: Bands to show by number or name, three as RGB, else the first as grey; None means the bands
             named red, green and blue, or else the first three.
         nodata: Fill value that overrides the image's own.
@@ -65,6 +63,7 @@ def scene_tiles(
     shape = _tile_shape(scene.width, scene.height, max_side)
 
     def image() -> NDArray[np.uint8]:
+        assert scene.image is not None
         with open_scene(scene.image, nodata) as reader:
             return image_rgb(reader.thumbnail(max_side, _shown_bands(reader.info, bands)))
 
@@ -75,9 +74,9 @@ def scene_tiles(
     def mask() -> NDArray[np.uint8]:
         if scene.mask is None:
             raise FileNotFoundError("no class mask was kept")
-        return class_rgb(read_mask(scene.mask, max_side), classes)
+        return class_rgb(_read_mask(scene.mask, max_side), classes)
 
-    tiles = [_tile("image", image, shape)]
+    tiles = [_tile("image", image, shape)] if scene.image is not None else []
     if scene.label is not None:
         tiles.append(_tile("label", label, shape))
     tiles.append(_tile("class mask", mask, shape))
@@ -91,10 +90,8 @@ def image_rgb(pixels: Pixels) -> NDArray[np.uint8]:
     is unless it is dark.
     """
     values, valid = pixels
-    channels = []
-    stretch = values.dtype != np.uint8 or (valid.any() and np.percentile(values[:, valid], 98) < _DARK)
-    for band in values:
-        channels.append(_stretched(band, valid) if stretch else band.astype(np.uint8))
+    stretch = values.dtype != np.uint8 or _is_dark(values[:, valid].astype(np.uint8))
+    channels = [_stretched(band, valid) if stretch else band.astype(np.uint8) for band in values]
     rgb = np.stack(channels if len(channels) == 3 else channels[:1] * 3, axis=-1)
     return np.where(valid[..., None], rgb, _checkerboard(valid.shape))
 
@@ -121,6 +118,15 @@ def tile_uri(tile: Tile) -> str:
     return f"data:image/png;base64,{base64.b64encode(_encode(tile.pixels, 'PNG')).decode()}"
 
 
+def _read_mask(path: str, max_side: int) -> NDArray[np.uint8]:
+    """A class mask, shrunk: a Zarr store is a folder, all else is a raster."""
+    if os.path.isdir(path):
+        return thumbnail(path, max_side)
+    with open_scene(path) as reader:
+        mask: NDArray[np.uint8] = reader.thumbnail(max_side, (1,)).values[0].astype(np.uint8)
+    return mask
+
+
 def _tile(caption: str, read: Callable[[], NDArray[np.uint8]], shape: tuple[int, int]) -> Tile:
     try:
         return Tile(caption, _resized(read(), shape))
@@ -145,6 +151,10 @@ def _shown_bands(info: SceneInfo, wanted: Sequence[int | str] | None) -> tuple[i
     return bands[:3] if len(bands) >= 3 else bands[:1]
 
 
+def _is_dark(values: NDArray[np.uint8]) -> bool:
+    return values.size > 0 and float(np.percentile(values, 98)) < _DARK
+
+
 def _stretched(band: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     values = band.astype(np.float64)
     if not valid.any():
@@ -155,7 +165,8 @@ def _stretched(band: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[n
     if low == high:
         return np.full(band.shape, 128, np.uint8)
     scaled = np.where(valid, (values - low) / (high - low), 0.0)
-    return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+    stretched: NDArray[np.uint8] = np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+    return stretched
 
 
 def _checkerboard(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -168,7 +179,8 @@ def _resized(rgb: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8
     """Nearest neighbour: pyramids of class masks shrink by their own factors."""
     rows = np.arange(shape[0]) * rgb.shape[0] // shape[0]
     cols = np.arange(shape[1]) * rgb.shape[1] // shape[1]
-    return rgb[rows[:, None], cols]
+    resized: NDArray[np.uint8] = rgb[rows[:, None], cols]
+    return resized
 
 
 def _lettered(tile: Tile) -> NDArray[np.uint8]:
@@ -178,8 +190,7 @@ def _lettered(tile: Tile) -> NDArray[np.uint8]:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     per_line = max(8, int((picture.width - 24) // font.getlength("n")))
     text = f"{tile.caption} cannot be shown: {tile.problem}"
-    lines = [text[start : start + per_line] for start in range(0, len(text), per_line)]
-    draw.multiline_text((12, 12), "\n".join(lines), fill=(90, 90, 90), font=font)
+    draw.multiline_text((12, 12), textwrap.fill(text, per_line), fill=(90, 90, 90), font=font)
     return np.asarray(picture)
 
 

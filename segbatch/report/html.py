@@ -17,6 +17,8 @@ MOST_PANELS = 24
 MOST_SCENES = 200
 """Scenes in the table; per_scene.csv has them all."""
 
+_NO_VALUE = "\u2013"
+_MOST_GROUPS = 200
 _MOST_FAILED = 50
 _MOST_MATRIX_CLASSES = 40
 _MOST_CLASS_COLUMNS = 8
@@ -69,6 +71,7 @@ def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[
     mapped = len(scenes) - len(failed)
     return environment.get_template("report.html.j2").render(
         document=document,
+        no_value=_NO_VALUE,
         facts=summary.facts,
         labelled=document["confusion"] is not None,
         num_mapped=mapped,
@@ -77,7 +80,7 @@ def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[
         area_field=area_field(document),
         matrix=_matrix(document["confusion"]),
         class_columns=len(document["classes"]) <= _MOST_CLASS_COLUMNS,
-        has_groups=bool(document["groups"]),
+        groups=document["groups"][:_MOST_GROUPS],
         scenes=scenes[:MOST_SCENES],
         panels=panels,
         charts=training_charts(summary.training, summary.classes),
@@ -86,32 +89,34 @@ def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[
 
 
 def figure(value: float | None) -> str:
-    """A metric with three decimals."""
-    return "–" if value is None else f"{value:.3f}"
+    """Format a metric with three decimals."""
+    return _NO_VALUE if value is None else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage; one that is not zero is not shown as zero."""
+    """Format a share as a percentage; one that is not zero is not shown as zero."""
     if value is None:
-        return "–"
-    return "< 0.1 %" if 0 < value < 0.0005 else f"{value * 100:.1f} %"
+        return _NO_VALUE
+    if value == 0:
+        return "0 %"
+    return "< 0.1 %" if value < 0.0005 else f"{value * 100:.1f} %"
 
 
 def count(value: int | None) -> str:
-    """A whole number in groups of three digits."""
-    return "–" if value is None else f"{value:,}"
+    """Format a whole number in groups of three digits."""
+    return _NO_VALUE if value is None else f"{value:,}"
 
 
 def area(value: float | None) -> str:
-    """An area with four significant digits, never in exponents."""
+    """Format an area with four significant digits, never in exponents."""
     if value is None:
-        return "–"
+        return _NO_VALUE
     decimals = next((digits for digits, limit in ((3, 10), (2, 100), (1, 1000)) if value < limit), 0)
     return "< 0.001" if 0 < value < 0.0005 else f"{value:,.{decimals}f}"
 
 
 def cell(share: float | None) -> str:
-    """A share in a cell of the confusion matrix: a percentage without its sign, short enough for 20 classes."""
+    """Format a share for a cell of the confusion matrix: a percentage without its sign, short enough for 20 classes."""
     if share is None or share == 0:
         return "·"
     return "<1" if share < 0.005 else f"{share * 100:.0f}"

@@ -19,7 +19,7 @@ class SceneResult:
     Args:
         id: Unique in the run and safe as a file name.
         group: What the scene belongs to (a patient, an animal, a flight), or None.
-        image: Path or URL.
+        image: Path or URL, or None where only a class mask was given.
         label: Path or URL of the label, or None.
         mask: Path of the class mask (COG or Zarr), or None if the scene failed.
         width: Columns.
@@ -38,7 +38,7 @@ class SceneResult:
 
     id: str
     group: str | None
-    image: str
+    image: str | None
     label: str | None
     mask: str | None
     width: int

@@ -54,7 +54,7 @@ def console_summary(document: dict[str, Any]) -> Group:
         Something for ``rich.console.Console.print``.
     """
     labelled = document["confusion"] is not None
-    parts = [_evaluated(document) if labelled else _mapped(document), Text(_headline(document))]
+    parts: list[Table | Text] = [_evaluated(document) if labelled else _mapped(document), Text(_headline(document))]
     failed = document["failed"]
     if failed:
         parts.append(Text(f"\n{len(failed)} of {len(document['scenes'])} scenes failed:", style="bold red"))
@@ -116,7 +116,9 @@ def _figure(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+    if value is None:
+        return "-"
+    return "<0.1%" if 0 < value < 0.0005 else f"{value:.1%}"
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

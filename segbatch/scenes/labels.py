@@ -48,10 +48,10 @@ class LabelReader:
         values, nodata = pixels.values[0], self._reader.info.nodata
         assert np.issubdtype(values.dtype, np.integer)  # check_label refused all else
         hidden = _hidden(pixels, nodata)
-        unknown = self._map.unknown(values[~hidden], nodata)  # type: ignore[arg-type]
+        unknown = self._map.unknown(values[~hidden], nodata)
         if unknown:
             raise SceneReadError(_unknown_message(self._reader.info.uri, unknown, self._map))
-        ids = self._map.apply(values, nodata)  # type: ignore[arg-type]
+        ids = self._map.apply(values, nodata)
         ids[hidden] = IGNORE_INDEX
         return ids
 
@@ -85,7 +85,7 @@ def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
         except SceneReadError as error:
             raise InputError(str(error)) from error
         values = pixels.values[0][~_hidden(pixels, label.nodata)]
-        unknown = label_map.unknown(values, label.nodata)  # type: ignore[arg-type]
+        unknown = label_map.unknown(values, label.nodata)
         if unknown:
             raise InputError(_unknown_message(uri, unknown, label_map))
 

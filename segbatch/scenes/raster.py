@@ -18,6 +18,11 @@ from segbatch.scenes.scene import Pixels, SceneInfo
 
 _PIXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
+_GDAL_OPTIONS = {
+    # GDAL's short cut for whole PNGs returns garbage, and no error, where the file is cut short.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+}
+
 
 class RasterScene:
     """A raster read through rasterio."""
@@ -27,7 +32,7 @@ class RasterScene:
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), rasterio.Env(**_GDAL_OPTIONS):
                 # Micrographs and photographs have no map, and that is no fault of theirs.
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._dataset = rasterio.open(uri)
@@ -59,8 +64,7 @@ class RasterScene:
 
     def _read(self, bands: Sequence[int], window: RasterioWindow, shape: tuple[int, int]) -> Pixels:
         try:
-            # GDAL's short cut for whole PNGs returns garbage, and no error, where the file is cut short.
-            with rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"):
+            with rasterio.Env(**_GDAL_OPTIONS):
                 values = self._dataset.read(
                     list(bands), window=window, out_shape=(len(bands), *shape), resampling=Resampling.nearest
                 )

@@ -74,7 +74,7 @@ def _resize(tile: Tile, side: int) -> Tile:
         torch.from_numpy(real)[None], size=(side, side), mode="bilinear", align_corners=False
     )[0].numpy()
     dtype = tile.values.dtype
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype.name)
         resized = np.clip(np.rint(resized), limits.min, limits.max)
     return Tile(resized.astype(dtype), tile.valid[nearest], tile.label[nearest])

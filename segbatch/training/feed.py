@@ -39,9 +39,7 @@ class Batch:
     waited: float = 0.0
 
 
-def load_batch(
-    reader: TileReader, sampler: TileSampler, numbers: Sequence[int], side: int, augment: Augment
-) -> Batch:
+def load_batch(reader: TileReader, sampler: TileSampler, numbers: Sequence[int], side: int, augment: Augment) -> Batch:
     """Read and augment the tiles with these numbers."""
     tiles, colors = [], []
     for number in numbers:

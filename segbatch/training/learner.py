@@ -49,18 +49,14 @@ class Learner:
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
         self._scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
         self._loss = build_loss(settings.loss, settings.label_smoothing)
-        self._optimizer = torch.optim.AdamW(
-            _parameter_groups(bare, settings.weight_decay), lr=settings.learning_rate
-        )
+        self._optimizer = torch.optim.AdamW(_parameter_groups(bare, settings.weight_decay), lr=settings.learning_rate)
         self._average = (
-            AveragedModel(bare, multi_avg_fn=_moving_average(settings.ema), use_buffers=True)
-            if settings.ema
-            else None
+            AveragedModel(bare, multi_avg_fn=_moving_average(settings.ema), use_buffers=True) if settings.ema else None
         )
         self._autocast = torch.autocast(
-            device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16" or (
-                settings.precision == "auto" and has_bf16(device)
-            )
+            device.type,
+            dtype=torch.bfloat16,
+            enabled=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device)),
         )
 
     @property
@@ -148,7 +144,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -20,9 +20,9 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.config import Model, Training
 from segbatch.evaluation import compute_metrics
 from segbatch.inference.predictor import Predictor
-from segbatch.models import Bundle, Card, build_model, load_bundle, save_bundle
-from segbatch.models.build import model_stride
-from segbatch.models.bundle import DEFAULT_HALO
+from segbatch.models.build import build_model, model_stride
+from segbatch.models.bundle import Bundle, load_bundle, save_bundle
+from segbatch.models.card import DEFAULT_HALO, Card
 from segbatch.training.feed import stream
 from segbatch.training.learner import Learner
 from segbatch.training.survey import Survey, TrainingScene
@@ -140,7 +140,8 @@ def train_loop(config: dict[str, Any]) -> None:
             std=job.survey.std,
             stride=stride,
             halo=halo,
-            training=max(history, key=lambda past: past["miou"] or 0),
+            label_map=job.label_map,
+            training={**max(history, key=lambda past: past["miou"] or 0), "history": history},
         )
         _report(learner, Bundle(best, card), history, rank)
         tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs})

@@ -86,10 +86,8 @@ class TileSampler:
             rng: Generator to draw from; by default the tile's own.
         """
         rng = rng or self.rng(number)
-        if rng.random() < self._balance:
-            cells = self._by_class[_draw(self._classes, rng)]
-        else:
-            cells = self._anywhere
+        around = rng.random() < self._balance
+        cells = self._by_class[_draw(self._classes, rng)] if around else self._anywhere
         scene, row, col = self._origin[_draw(cells, rng)].tolist()
         window = self._windows[scene]
         center_row = row * self._cell + rng.integers(self._cell)

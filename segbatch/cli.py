@@ -1,0 +1,335 @@
+"""The command line: parses, calls a command, prints its result. Heavy imports stay inside the commands."""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from segbatch import __version__
+from segbatch.errors import SegbatchError
+
+if TYPE_CHECKING:
+    from segbatch.commands.predict import Request
+    from segbatch.config import RunConfig
+
+EXIT_SCENES_FAILED = 3
+
+app = typer.Typer(
+    name="segbatch",
+    help="Semantic segmentation of images too large for memory: train, map and report with Ray.",
+    epilog="Exit codes: 0 done; 1 the run failed; 2 wrong usage or bad input, found before work began; "
+    "3 done, but some scenes failed (named in the summary and the report).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration, as training.epochs=10."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh where the folder holds another run.")]
+Engine = Annotated[
+    Literal["ray", "inline"] | None,
+    typer.Option(help="ray: Ray Data (the default); inline: this process alone, quicker for small scenes."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR",
+        help="Ray cluster. auto (the default): RAY_ADDRESS, else this machine; local: this machine.",
+    ),
+]
+Bundle = Annotated[Path | None, typer.Argument(help="Folder of a trained model.", metavar="BUNDLE")]
+Images = Annotated[list[str] | None, typer.Argument(help="Images: paths or globs.", metavar="SCENE...")]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATH", help="Label of each scene, in the scenes' order; adds an accuracy report."),
+]
+Formats = Annotated[str | None, typer.Option("--format", metavar="LIST", help="cog, zarr or cog,zarr (the default).")]
+Core = Annotated[int | None, typer.Option(help="Pixels a side that are kept of each window. Default: auto.")]
+Halo = Annotated[int | None, typer.Option(help="Context pixels around a core. Default: the bundle's.")]
+BatchSize = Annotated[int | None, typer.Option(help="Windows a forward pass. Default: 1 on a CPU, 8 on a GPU.")]
+Nodata = Annotated[float | None, typer.Option(metavar="VALUE", help="Fill value of images that do not say it.")]
+Bands = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Bands in the model's order, by number or name, as 1,2,3.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG", help="Take all from a configuration instead.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if version:
+        print(f"segbatch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("runs/demo"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Train, map and evaluate on data that segbatch makes itself."""
+    from segbatch.commands.demo import demo as command
+
+    _show(command(out, overwrite), out)
+
+
+@app.command()
+def train(config: Config, set_: Set = None, overwrite: Overwrite = False) -> None:
+    """Fit a model on labelled scenes; the best goes to OUTPUT/bundle."""
+    from segbatch.commands.train import train as command
+
+    command(_load(config, set_), overwrite)
+
+
+@app.command()
+def predict(
+    bundle: Bundle = None,
+    scene: Images = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", metavar="DIR")] = None,
+    label: Label = None,
+    format_: Formats = None,
+    core: Core = None,
+    halo: Halo = None,
+    batch_size: BatchSize = None,
+    nodata: Nodata = None,
+    bands: Bands = None,
+    engine: Engine = None,
+    address: Address = None,
+    config: ConfigOption = None,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map scenes with a bundle: a class mask for each, and a report where there are labels.
+
+    Running it again goes on where an earlier run stopped.
+    """
+    from segbatch.commands.predict import predict as command
+
+    request = _request(
+        bundle, scene, out, label, format_, core, halo, batch_size, nodata, bands, engine, address, config, set_,
+        overwrite,
+    )  # fmt: skip
+    _show(command(request), request.folder.path)
+
+
+@app.command()
+def plan(
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of a trained model, or a configuration.", metavar="BUNDLE|CONFIG")
+    ],
+    scene: Images = None,
+    core: Core = None,
+    halo: Halo = None,
+    batch_size: BatchSize = None,
+    nodata: Nodata = None,
+    bands: Bands = None,
+    set_: Set = None,
+) -> None:
+    """What mapping would do and cost; reads no pixel of the images.
+
+    Give a bundle and scenes, or a configuration whose model is trained.
+    """
+    from segbatch.commands.inform import plan_lines
+    from segbatch.commands.predict import plan as make_plan
+
+    config = None if bundle.is_dir() or scene else bundle
+    request = _request(
+        None if config else bundle, scene, Path("."), None, None, core, halo, batch_size, nodata, bands, None, None,
+        config, set_, False,
+    )  # fmt: skip
+    _, scenes, _ = make_plan(request)
+    chosen = request.inference.batch_size
+    _print_lines(plan_lines(scenes, 1 if chosen == "auto" else chosen))
+
+
+@app.command()
+def evaluate(
+    prediction: Annotated[list[str], typer.Option(metavar="PATH", help="Class mask (raster or Zarr store). Repeat.")],
+    label: Annotated[list[str], typer.Option(metavar="PATH", help="Label of each class mask, in the same order.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML with classes (and label_values), as in a configuration. "
+                     "Default: the class mask's own."),
+    ] = None,
+    engine: Engine = None,
+    address: Address = None,
+) -> None:  # fmt: skip
+    """Compare class masks with labels: per-class IoU and more."""
+    from segbatch.commands.evaluate import evaluate as command
+    from segbatch.commands.folder import RunFolder
+    from segbatch.config import read_classes
+
+    table, label_map = read_classes(str(classes)) if classes else (None, None)
+    document = command(
+        prediction,
+        label,
+        RunFolder(out),
+        classes=table,
+        label_map=label_map,
+        engine=engine or "ray",
+        address=address or "auto",
+    )
+    _show(document, out)
+
+
+@app.command()
+def run(config: Config, set_: Set = None, overwrite: Overwrite = False) -> None:
+    """Train, map, evaluate and report as a configuration says."""
+    from segbatch.commands.run import run as command
+
+    settings = _load(config, set_)
+    _show(command(settings, overwrite), Path(settings.output))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")]) -> None:
+    """Rebuild a run's report from its ledger."""
+    from segbatch.commands.folder import RunFolder
+    from segbatch.commands.report import report as command
+
+    _show(command(RunFolder(run_dir)), run_dir)
+
+
+@app.command()
+def info(
+    path: Annotated[str, typer.Argument(help="A scene, a bundle, a class mask or a run.", metavar="PATH")],
+) -> None:
+    """What a scene, a bundle, a class mask or a run is."""
+    from segbatch.commands.inform import inform
+
+    _print_lines(inform(path))
+
+
+@app.command()
+def schema() -> None:
+    """Print the configuration's JSON schema, for editors."""
+    from segbatch.config import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(by_alias=True), indent=2))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # --debug may stand anywhere on the line: people add it at the end, after something went wrong.
+    debug = "--debug" in arguments
+    try:
+        app(args=[argument for argument in arguments if argument != "--debug"])
+    except SegbatchError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        first = next(iter(str(error).strip().splitlines()), "")
+        print(f"Error: {type(error).__name__}: {first}\nAdd --debug for the traceback.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _load(path: Path, overrides: list[str] | None) -> "RunConfig":
+    from segbatch.config import load_config
+
+    return load_config(str(path), overrides or ())
+
+
+def _request(
+    bundle: Path | None,
+    images: list[str] | None,
+    out: Path | None,
+    labels: list[str] | None,
+    formats: str | None,
+    core: int | None,
+    halo: int | None,
+    batch_size: int | None,
+    nodata: float | None,
+    bands: str | None,
+    engine: str | None,
+    address: str | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    overwrite: bool,
+) -> "Request":
+    """What to map: from a configuration, or from the words on the command line."""
+    from segbatch.commands.folder import RunFolder
+    from segbatch.commands.predict import Request, with_labels
+    from segbatch.config import Inference, local_folder, parse_section
+    from segbatch.errors import InputError
+    from segbatch.scenes.catalog import expand, with_unique_ids
+
+    given: dict[str, Any] = {
+        "core": core,
+        "halo": halo,
+        "batch_size": batch_size,
+        "engine": engine,
+        "format": formats.split(",") if formats else None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if config is not None:
+        if bundle is not None or images:
+            raise InputError("Give either a bundle and scenes or --config, not both.")
+        pairs = [f"inference.{name}={json.dumps(value)}" for name, value in given.items()]
+        return Request.from_config(_load(config, [*(overrides or ()), *pairs]), overwrite)
+    if bundle is None or not images:
+        raise InputError("Name a bundle and at least one scene, or give --config.")
+    if out is None:
+        raise InputError("Say where the class masks go with --out DIR.")
+    if overrides:
+        raise InputError("--set changes a configuration: it needs --config.")
+    inference = parse_section(Inference, given, "the command line")
+    refs = with_labels(with_unique_ids([ref for image in images for ref in expand(image)]), labels or [])
+    return Request(
+        name=out.absolute().name,
+        folder=RunFolder(Path(local_folder(str(out)))),
+        bundle=bundle,
+        refs=refs,
+        bands=[int(band) if band.strip().isdigit() else band.strip() for band in bands.split(",")] if bands else None,
+        nodata=nodata,
+        label_map=None,
+        inference=inference,
+        address=address or "auto",
+        overwrite=overwrite,
+        config={"inference": inference.model_dump(mode="json")},
+    )
+
+
+def _show(document: dict[str, Any], folder: Path) -> None:
+    """Print the table and where to look; exit with 3 where scenes failed."""
+    from segbatch.commands.progress import out
+    from segbatch.report.tables import console_summary
+
+    out.print(console_summary(document))
+    out.print(f"\nReport: {folder / 'report' / 'report.html'}", soft_wrap=True)
+    if (folder / "masks").is_dir():
+        out.print(f"Class masks: {folder / 'masks'}", soft_wrap=True)
+    if document["failed"]:
+        raise typer.Exit(EXIT_SCENES_FAILED)
+
+
+def _print_lines(lines: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")

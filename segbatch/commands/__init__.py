@@ -1,0 +1,1 @@
+"""What the command line and the jobs do: each module is one command, with plain arguments."""

@@ -1,0 +1,158 @@
+"""Compare class masks that are there already with labels."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from segbatch.classes import ClassTable, LabelMap
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.record import RunRecord, SceneRecord
+from segbatch.commands.report import report
+from segbatch.commands.scenes import check_all
+from segbatch.errors import InputError, SegbatchError
+from segbatch.geometry import BlockGrid, Lattice, Window
+from segbatch.inference.ledger import LedgerRow, LedgerWriter
+from segbatch.masks.describe import describe_mask, read_mask
+from segbatch.runtime import ray_session
+from segbatch.scenes import LabelReader, SceneInfo, SceneRef, check_label
+from segbatch.scenes.catalog import resolve, stem, with_unique_ids
+
+_SIDE = 4096
+"""Side in pixels of the parts that are compared at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a class mask to compare.
+
+    Args:
+        ref: The class mask (as image) and its label.
+        number: Of the part.
+        window: Its pixels.
+    """
+
+    ref: SceneRef
+    number: int
+    window: Window
+
+
+def evaluate(
+    predictions: Sequence[str],
+    labels: Sequence[str],
+    folder: RunFolder,
+    *,
+    classes: ClassTable | None,
+    label_map: LabelMap | None,
+    engine: Literal["ray", "inline"],
+    address: str,
+) -> dict[str, Any]:
+    """Compare class masks with labels and write a report. An earlier evaluation in the folder is replaced.
+
+    Args:
+        predictions: Class masks: TIFFs and other rasters, or Zarr stores of segbatch.
+        labels: One for each, in the same order.
+        folder: Where the report goes.
+        classes: The class table; None to take the one in the first class mask.
+        label_map: From label values to class ids; None where they are class ids.
+        engine: ray or inline.
+        address: Of the Ray cluster.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: Bad input.
+    """
+    if len(predictions) != len(labels):
+        raise InputError(f"{len(predictions)} class masks but {len(labels)} labels: give as many, in the same order.")
+    table = classes or _read_classes(predictions[0])
+    values = label_map or LabelMap(len(table))
+    refs = with_unique_ids(
+        [
+            SceneRef(id=stem(mask), image=resolve(mask, "."), label=resolve(label, "."))
+            for mask, label in zip(predictions, labels, strict=True)
+        ]
+    )
+    infos = check_all(partial(_check, label_map=values), refs)
+    folder.create()
+    content = folder.read()
+    if content.get("mapping") or content.get("training"):
+        raise InputError(f"{folder.path} holds a run. Choose another folder for the evaluation.")
+    for old in (folder.ledger, folder.report):
+        shutil.rmtree(old, ignore_errors=True)
+    grids = [BlockGrid(Lattice(info.width, info.height, _SIDE, _SIDE, 0), 1, 1) for info in infos]
+    RunRecord(
+        name="evaluation",
+        classes=table,
+        label_map=values,
+        scenes=tuple(
+            SceneRecord.of(ref, info, image=None, mask=Path(ref.image), blocks=len(grid))
+            for ref, info, grid in zip(refs, infos, grids, strict=True)
+        ),
+        nodata=None,
+        facts=(("class masks", str(len(refs))),),
+    ).save(folder)
+    parts = [
+        Part(ref, number, block.owned)
+        for ref, grid in zip(refs, grids, strict=True)
+        for number, block in enumerate(grid)
+    ]
+    writer = LedgerWriter(folder.ledger)
+    for line in _compare(partial(compare, label_map=values), parts, engine, address):
+        writer.append(LedgerRow.from_json(line))
+    folder.update(evaluation={"predictions": list(predictions), "labels": list(labels)})
+    return report(folder)
+
+
+def compare(part: Part, label_map: LabelMap) -> str:
+    """The ledger row of a part, as JSON; what cannot be read gives a row with an error."""
+    started, clock = time.time(), time.perf_counter()
+    assert part.ref.label is not None
+    try:
+        mask = read_mask(part.ref.image, part.window)
+        with LabelReader(part.ref.label, label_map) as reader:
+            label = reader.read(part.window)
+    except SegbatchError as problem:
+        return LedgerRow.failed(
+            part.ref.id, part.number, str(problem), num_classes=label_map.num_classes, started=started
+        ).to_json()
+    return LedgerRow.of(
+        part.ref.id,
+        part.number,
+        mask,
+        label,
+        num_classes=label_map.num_classes,
+        windows=0,
+        started=started,
+        seconds={"read": time.perf_counter() - clock},
+    ).to_json()
+
+
+def _compare(function: Any, parts: Sequence[Part], engine: str, address: str) -> Iterator[str]:
+    if engine == "inline":
+        yield from map(function, parts)
+        return
+    with ray_session(address):
+        from segbatch.inference.pipeline import map_items
+
+        yield from map_items(function, parts)
+
+
+def _read_classes(path: str) -> ClassTable:
+    classes = describe_mask(resolve(path, "."))[1]
+    if classes is None:
+        raise InputError(f"{path} does not say what its classes are: name a file that does with --classes.")
+    return classes
+
+
+def _check(ref: SceneRef, label_map: LabelMap) -> SceneInfo:
+    info, _ = describe_mask(ref.image)
+    if len(info.data_bands) != 1:
+        raise InputError(f"{ref.image} has {len(info.data_bands)} bands; a class mask has one.")
+    assert ref.label is not None
+    check_label(info, ref.label, label_map)
+    return info

@@ -1,0 +1,116 @@
+"""A run's folder: where things are, and run.json."""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from segbatch import __version__
+from segbatch.errors import InputError
+
+_PACKAGES = ("torch", "ray", "rasterio", "zarr", "numpy", "segmentation-models-pytorch")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The trained model."""
+        return self.path / "bundle"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints while training goes on, and its history."""
+        return self.path / "train"
+
+    @property
+    def masks(self) -> Path:
+        """Class masks."""
+        return self.path / "masks"
+
+    @property
+    def ledger(self) -> Path:
+        """One row a block."""
+        return self.path / "ledger"
+
+    @property
+    def report(self) -> Path:
+        """Tables, pictures and the page."""
+        return self.path / "report"
+
+    @property
+    def _json(self) -> Path:
+        return self.path / "run.json"
+
+    def create(self) -> None:
+        """Make the folder and make sure that it can be written to.
+
+        Raises:
+            InputError: It cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(f"The output folder {self.path} cannot be written to: {error.strerror}.") from error
+
+    def read(self) -> dict[str, Any]:
+        """The content of run.json; empty where there is none yet.
+
+        Raises:
+            InputError: It is not a run's.
+        """
+        try:
+            data = json.loads(self._json.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError) as error:
+            raise InputError(f"{self._json} cannot be read: {error}") from error
+        if not isinstance(data, dict):
+            raise InputError(f"{self._json} is not a run's.")
+        return data
+
+    def update(self, **sections: Any) -> None:
+        """Put sections into run.json, atomically."""
+        packages = {}
+        for package in _PACKAGES:
+            try:
+                packages[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        versions = {"segbatch": __version__, "python": platform.python_version(), **packages}
+        write_json(self._json, {**self.read(), "versions": versions, **sections})
+
+    def clear_training(self) -> None:
+        """Forget a training and all that was mapped with it."""
+        for folder in (self.training, self.bundle):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.clear_mapping()
+        self.update(training=None)
+
+    def clear_mapping(self) -> None:
+        """Forget what was mapped. The ledger goes first: masks without rows are harmless, not so the reverse."""
+        for folder in (self.ledger, self.masks, self.report):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.update(mapping=None)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,132 @@
+"""What a scene, a bundle, a class mask or a run is; and what a run would cost."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.scenes import describe
+from segbatch.errors import InputError
+from segbatch.inference.ledger import read_ledger
+from segbatch.inference.plan import ScenePlan, costs
+from segbatch.masks.describe import describe_mask
+from segbatch.models.card import CARD, read_card
+from segbatch.scenes import SceneInfo
+
+Lines = list[tuple[str, str]]
+
+
+def inform(path: str) -> Lines:
+    """(name, value) lines that say what there is at ``path``.
+
+    Raises:
+        InputError: Nothing that segbatch knows.
+    """
+    place = Path(path)
+    if (place / CARD).is_file():
+        return _bundle(place)
+    if (place / "run.json").is_file():
+        return _run(place)
+    if (place / "zarr.json").is_file():
+        info, classes = describe_mask(place)
+        names = ", ".join(classes.names) if classes else "not known"
+        return [("what", "class mask (Zarr)"), *_scene(info)[1:], ("classes", names)]
+    if place.is_dir():
+        raise InputError(f"{path} is neither a run nor a bundle nor a class mask.")
+    return _scene(describe(path, None))
+
+
+def plan_lines(scenes: Sequence[ScenePlan], batch_size: int) -> Lines:
+    """(name, value) lines that say what mapping these scenes would take."""
+    what = costs(scenes)
+    cores = sorted({scene.core for scene in scenes})
+    window = max(
+        (core[0] + 2 * scenes[0].grid.lattice.halo) * (core[1] + 2 * scenes[0].grid.lattice.halo) for core in cores
+    )
+    return [
+        ("scenes", str(len(scenes))),
+        ("pixels", f"{what.pixels / 1e6:,.1f} million"),
+        ("cores", ", ".join(f"{rows} x {cols}" for rows, cols in cores[:4]) + (", ..." if len(cores) > 4 else "")),
+        ("halo", f"{scenes[0].grid.lattice.halo} px"),
+        ("blocks", f"{what.blocks:,} (one task and one shard each)"),
+        ("windows", f"{what.windows:,}, fewer where blocks have no valid pixel"),
+        ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
+        ("bytes read", f"{_bytes(what.bytes_read)} decoded, halos included"),
+        ("largest block", f"{_bytes(what.block_bytes)} in memory"),
+        ("model input", f"{batch_size} x {window / 1e6:.2f} Mpx at a time"),
+        ("class masks", f"{_bytes(what.pixels)} before compression"),
+    ]
+
+
+def _scene(info: SceneInfo) -> Lines:
+    names = ", ".join(name or f"band {number}" for number, name in enumerate(info.band_names, start=1))
+    lines = [
+        ("what", "scene"),
+        ("size", f"{info.width} x {info.height} px ({info.width * info.height / 1e6:.1f} Mpx)"),
+        ("bands", f"{len(info.band_names)} ({names}), {info.dtype}"),
+    ]
+    if info.alpha is not None:
+        lines.append(("alpha", f"band {info.alpha} says which pixels are real"))
+    lines.append(("nodata", "none" if info.nodata is None else f"{info.nodata:g}"))
+    if info.crs is None:
+        return [*lines, ("CRS", "none")]
+    from rasterio.crs import CRS
+
+    crs = CRS.from_wkt(info.crs)
+    code = crs.to_authority()
+    width, height = abs(info.transform.a), abs(info.transform.e)
+    unit = crs.linear_units if crs.is_projected else "degree"
+    return [
+        *lines,
+        ("CRS", ":".join(code) if code else crs.to_wkt()[:60]),
+        ("pixel size", f"{width:g} x {height:g} {unit}"),
+        ("upper left", f"{info.transform.c:g}, {info.transform.f:g}"),
+    ]
+
+
+def _bundle(folder: Path) -> Lines:
+    card = read_card(folder)
+    config = json.loads((folder / "config.json").read_text())
+    lines = [
+        ("what", "bundle"),
+        ("network", f"{config.get('_model_class', '?')} with {config.get('encoder_name', '?')}"),
+        ("classes", ", ".join(card.classes.names)),
+        ("bands", f"{len(card.band_names)} ({', '.join(name or '-' for name in card.band_names)}), {card.dtype}"),
+        ("mean", ", ".join(f"{value:.4g}" for value in card.mean)),
+        ("std", ", ".join(f"{value:.4g}" for value in card.std)),
+        ("stride", f"{card.stride} px"),
+        ("halo", f"{card.halo} px"),
+    ]
+    if card.training.get("miou") is not None:
+        lines.append(("validation miou", f"{card.training['miou']:.4f} (epoch {card.training['epoch']})"))
+    return lines
+
+
+def _run(path: Path) -> Lines:
+    folder = RunFolder(path)
+    content = folder.read()
+    training, mapping = content.get("training") or {}, content.get("mapping") or {}
+    lines = [("what", "run"), ("name", str(content.get("name", "-")))]
+    if training:
+        epochs = len(training.get("history", ()))
+        lines.append(("training", training["state"] + (f", {epochs} epochs" if epochs else "")))
+    if mapping:
+        rows = read_ledger(folder.ledger).values() if folder.ledger.exists() else []
+        failed = sum(row.error is not None for row in rows)
+        lines.append(("mapping", mapping["state"]))
+        lines.append(("blocks", f"{len(rows) - failed} done" + (f", {failed} failed" if failed else "")))
+    metrics = folder.report / "metrics.json"
+    if metrics.is_file():
+        document = json.loads(metrics.read_text())
+        if document["miou"] is not None:
+            lines.append(("miou", f"{document['miou']:.4f}"))
+        lines.append(("report", str(folder.report / "report.html")))
+    return lines
+
+
+def _bytes(count: int) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:,.3g} TB"

@@ -1,0 +1,389 @@
+"""Map scenes: plan, read, predict, write, finish, report."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segbatch.classes import LabelMap
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.progress import BlockProgress, duration, say
+from segbatch.commands.record import RunRecord, SceneRecord
+from segbatch.commands.report import report
+from segbatch.commands.scenes import check_all, describe
+from segbatch.config import Inference, RunConfig
+from segbatch.errors import InputError
+from segbatch.inference.finish import finish_scene, is_finished, mask_path
+from segbatch.inference.ledger import LedgerRow, read_ledger
+from segbatch.inference.plan import Costs, ScenePlan, costs, differences, fingerprint, plan_scene
+from segbatch.models.card import Card, bundle_hash, read_card
+from segbatch.runtime import Resources, ray_session
+from segbatch.scenes import SceneRef, check_label
+from segbatch.scenes.catalog import list_scenes
+
+_GPU_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to map, and how.
+
+    Args:
+        name: Of the run, for titles.
+        folder: Where the files go.
+        bundle: Folder of the bundle.
+        refs: The scenes.
+        bands: Bands to use, by number or name; None for the bundle's.
+        nodata: Fill value that overrides the files' own.
+        label_map: From label values to class ids; None for the bundle's.
+        inference: How scenes are mapped.
+        address: Of the Ray cluster.
+        overwrite: Start afresh where the folder holds another run.
+        config: The resolved configuration, for run.json.
+    """
+
+    name: str
+    folder: RunFolder
+    bundle: Path
+    refs: Sequence[SceneRef]
+    bands: list[int | str] | None
+    nodata: float | None
+    label_map: LabelMap | None
+    inference: Inference
+    address: str
+    overwrite: bool
+    config: dict[str, Any]
+
+    @classmethod
+    def from_config(cls, config: RunConfig, overwrite: bool = False) -> "Request":
+        """Map what a configuration lists with the bundle of its run.
+
+        Raises:
+            InputError: There is no bundle yet, or it has other classes.
+        """
+        folder = RunFolder(Path(config.output))
+        card = read_card(folder.bundle)
+        if card.classes.names != config.class_table().names:
+            raise InputError(
+                f"{folder.bundle} has the classes {', '.join(card.classes.names)}, but the configuration has "
+                f"{', '.join(config.class_table().names)}. Train again, or choose another output."
+            )
+        return cls(
+            name=config.name,
+            folder=folder,
+            bundle=folder.bundle,
+            refs=list_scenes(config.scenes, "predict"),
+            bands=config.scenes.bands,
+            nodata=config.scenes.nodata,
+            label_map=config.label_map(),
+            inference=config.inference,
+            address=config.cluster.address,
+            overwrite=overwrite,
+            config=config.model_dump(by_alias=True, mode="json"),
+        )
+
+
+def plan(request: Request) -> tuple[Card, tuple[ScenePlan, ...], LabelMap]:
+    """Open the scenes, refuse what does not fit, and lay out the blocks. Reads no pixel of the images.
+
+    Raises:
+        InputError: A line for each scene that does not fit.
+    """
+    card = read_card(request.bundle)
+    label_map = request.label_map or card.label_map
+    if label_map.num_classes != len(card.classes):
+        raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
+    inference = request.inference
+
+    def check(ref: SceneRef) -> ScenePlan:
+        info = describe(ref.image, request.nodata)
+        bands = card.select_bands(info, request.bands)
+        if ref.label is not None:
+            check_label(info, ref.label, label_map)
+        return plan_scene(
+            ref,
+            info,
+            bands,
+            stride=card.stride,
+            core=inference.core,
+            halo=card.halo if inference.halo == "auto" else inference.halo,
+            block_bytes=inference.block_mb * 2**20,
+        )
+
+    return card, tuple(check_all(check, request.refs)), label_map
+
+
+def predict(request: Request) -> dict[str, Any]:
+    """Map the scenes and write the report.
+
+    Running it again goes on where an earlier run stopped; running it after the end does nothing.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: Bad input, or the folder holds another run.
+    """
+    card, scenes, label_map = plan(request)
+    folder = request.folder
+    folder.create()
+    print_fingerprint = fingerprint(scenes, bundle_hash(request.bundle), label_map)
+    _claim(request, print_fingerprint)
+    started = time.time()
+    rows = _known_rows(folder, scenes)
+    pending = _pending(scenes, rows)
+    formats = request.inference.format
+    unfinished = _unfinished(folder, scenes, rows, formats)
+    if not len(pending) and not unfinished:
+        say(f"{folder.path}: all {sum(len(scene.grid) for scene in scenes)} blocks are done already.")
+        return report(folder)
+    what = costs(scenes)
+    say(_plan_line(scenes, what, len(pending)))
+    folder.update(
+        name=request.name,
+        config=request.config,
+        mapping={
+            "state": "running",
+            "fingerprint": print_fingerprint,
+            "bundle": str(request.bundle),
+        },
+    )
+    _record(request, card, scenes, label_map, what).save(folder)
+    folder.masks.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        resources = None
+        if request.inference.engine == "ray":
+            resources = stack.enter_context(ray_session(request.address))
+        if len(pending):
+            _run(request, card, scenes, label_map, pending, resources)
+            rows = _known_rows(folder, scenes)
+            unfinished = _unfinished(folder, scenes, rows, formats)
+        for problem in _finish(request, card, unfinished, resources):
+            say(problem)
+    document = report(folder)
+    seconds = time.time() - started
+    mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
+    folder.update(
+        mapping={
+            **folder.read()["mapping"],
+            "state": "failed" if document["failed"] else "done",
+            "seconds": round(seconds, 1),
+            "pixels": mapped,
+            "seconds_by_stage": _stage_seconds(rows.values()),
+        }
+    )
+    say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(seconds)}.")
+    return document
+
+
+def _claim(request: Request, new: dict[str, Any]) -> None:
+    """Make sure that the folder is free, holds this very run, or may be overwritten."""
+    folder = request.folder
+    known = (folder.read().get("mapping") or {}).get("fingerprint")
+    if known is None and not folder.ledger.exists() and not folder.masks.exists():
+        return
+    changed = differences(known, new) if known else ["masks or a ledger, but no run.json that explains them"]
+    if not changed:
+        if request.overwrite:
+            folder.clear_mapping()
+        return
+    if not request.overwrite:
+        raise InputError(
+            f"{folder.path} holds the run of {' and '.join(changed)}. Choose another output folder, or give "
+            "--overwrite to throw its masks away."
+        )
+    folder.clear_mapping()
+
+
+def _known_rows(folder: RunFolder, scenes: Sequence[ScenePlan]) -> dict[tuple[str, int], LedgerRow]:
+    """The ledger's rows, without those of scenes whose files have gone."""
+    present = {
+        scene.id
+        for scene in scenes
+        if (folder.masks / f"{scene.id}.zarr").exists() or (folder.masks / f"{scene.id}.tif").exists()
+    }
+    rows = read_ledger(folder.ledger) if folder.ledger.exists() else {}
+    return {key: row for key, row in rows.items() if key[0] in present}
+
+
+def _pending(scenes: Sequence[ScenePlan], rows: dict[tuple[str, int], LedgerRow]) -> np.ndarray:
+    """(blocks, 2) int64: index of the scene and number of the block, of all that is still to do."""
+    todo = [
+        (index, block)
+        for index, scene in enumerate(scenes)
+        for block in range(len(scene.grid))
+        if (row := rows.get((scene.id, block))) is None or row.error is not None
+    ]
+    return np.array(todo, np.int64).reshape(-1, 2)
+
+
+def _unfinished(
+    folder: RunFolder, scenes: Sequence[ScenePlan], rows: dict[tuple[str, int], LedgerRow], formats: Sequence[Any]
+) -> list[ScenePlan]:
+    """Scenes whose blocks are all done but whose files are not."""
+    blocks = {scene.id: 0 for scene in scenes}
+    for (scene_id, _), row in rows.items():
+        if scene_id in blocks and row.error is None:
+            blocks[scene_id] += 1
+    return [
+        scene
+        for scene in scenes
+        if blocks[scene.id] == len(scene.grid) and not is_finished(folder.masks, scene.id, formats)
+    ]
+
+
+def _run(
+    request: Request,
+    card: Card,
+    scenes: tuple[ScenePlan, ...],
+    label_map: LabelMap,
+    pending: np.ndarray,
+    resources: Resources | None,
+) -> None:
+    """Map the pending blocks with the engine that was asked for."""
+    from segbatch.inference.mapping import Mapping
+    from segbatch.masks import create_store
+
+    for index in np.unique(pending[:, 0]).tolist():
+        scene = scenes[index]
+        create_store(
+            request.folder.masks / f"{scene.id}.zarr",
+            width=scene.info.width,
+            height=scene.info.height,
+            shard=scene.shard,
+            chunk=scene.chunk,
+            classes=card.classes,
+            crs=scene.info.crs,
+            transform=scene.info.transform,
+            pixel_size_um=scene.ref.pixel_size_um,
+        )
+    inference = request.inference
+    if resources is None:
+        import torch
+
+        use_gpu = torch.cuda.is_available() if inference.use_gpu == "auto" else inference.use_gpu
+        if use_gpu and not torch.cuda.is_available():
+            raise InputError("use_gpu is true, but this machine has no GPU. Set it to auto or false.")
+    else:
+        use_gpu = resources.wants_gpu(inference.use_gpu)
+    mapping = Mapping(
+        scenes=scenes,
+        pending=pending,
+        bundle=str(request.bundle.absolute()),
+        masks=str(request.folder.masks.absolute()),
+        ledger=str(request.folder.ledger.absolute()),
+        label_map=label_map,
+        batch_size=(_GPU_BATCH if use_gpu else 1) if inference.batch_size == "auto" else inference.batch_size,
+    )
+    progress = BlockProgress(len(pending))
+    sizes = {(scenes[index].id, block): scenes[index].grid[block].owned.area for index, block in pending.tolist()}
+    for row in _engine(mapping, inference, use_gpu, resources):
+        progress.add(row.started, sizes[row.scene, row.block], row.error is not None)
+
+
+def _engine(mapping: Any, inference: Inference, use_gpu: bool, resources: Resources | None) -> Iterator[LedgerRow]:
+    if resources is None:
+        from segbatch.inference.inline import run_inline
+
+        return run_inline(mapping, "cuda" if use_gpu else "cpu")
+    from segbatch.inference.pipeline import plan_pool, run_ray
+
+    pool = plan_pool(
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        use_gpu=use_gpu,
+        min_actors=inference.actors.min,
+        max_actors=inference.actors.max,
+        blocks=len(mapping.pending),
+    )
+    say(
+        f"Predicting with {pool.max} actor{'s' if pool.max > 1 else ''}"
+        + (" on GPUs" if pool.use_gpu else f" of {pool.threads} thread{'s' if pool.threads != 1 else ''}")
+    )
+    return run_ray(mapping, pool)
+
+
+def _finish(request: Request, card: Card, scenes: Sequence[ScenePlan], resources: Resources | None) -> list[str]:
+    """Write the files of scenes whose blocks are done.
+
+    Returns:
+        Why, for each scene whose files could not be written.
+    """
+    finish = partial(
+        finish_scene,
+        masks=request.folder.masks.absolute(),
+        classes=card.classes,
+        formats=request.inference.format,
+        overviews=request.inference.overviews,
+    )
+    if resources is None or len(scenes) == 1:
+        results: Iterator[str] = map(finish, scenes)
+    else:
+        from segbatch.inference.pipeline import map_items
+
+        results = map_items(finish, scenes)
+    return [problem for problem in results if problem]
+
+
+def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:
+    count = f"{len(scenes)} scene{'s' if len(scenes) > 1 else ''}"
+    left = f" ({what.blocks - pending} done already)" if pending < what.blocks else ""
+    return f"Mapping {count}, {what.pixels / 1e6:.1f} Mpx in {what.blocks} blocks{left}"
+
+
+def _record(request: Request, card: Card, scenes: Sequence[ScenePlan], label_map: LabelMap, what: Costs) -> RunRecord:
+    """What the report needs to know of the run; nothing that differs between two runs of the same work."""
+    cores = sorted({scene.core for scene in scenes})
+    shown = ", ".join(f"{rows} x {cols}" for rows, cols in cores[:3]) + (", ..." if len(cores) > 3 else "")
+    miou = card.training.get("miou")
+    folder, formats = request.folder, request.inference.format
+    return RunRecord(
+        name=request.name,
+        classes=card.classes,
+        label_map=label_map,
+        scenes=tuple(
+            SceneRecord.of(
+                scene.ref,
+                scene.info,
+                image=scene.info.uri,
+                mask=mask_path(folder.masks, scene.id, formats).relative_to(folder.path),
+                blocks=len(scene.grid),
+            )
+            for scene in scenes
+        ),
+        nodata=request.nodata,
+        facts=(
+            ("bundle", str(request.bundle)),
+            ("validation miou", "not known" if miou is None else f"{miou:.3f}"),
+            ("scenes", str(len(scenes))),
+            ("pixels", f"{what.pixels / 1e6:.1f} million"),
+            ("core", f"{shown} px"),
+            ("halo", f"{scenes[0].grid.lattice.halo} px"),
+            ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
+        ),
+    )
+
+
+def _stage_seconds(rows: Any) -> dict[str, float]:
+    """Seconds of all blocks by stage."""
+    total: dict[str, float] = {}
+    for row in rows:
+        for stage, seconds in row.seconds.items():
+            total[stage] = total.get(stage, 0.0) + seconds
+    return {stage: round(seconds, 2) for stage, seconds in total.items()}
+
+
+def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRef]:
+    """Pair scenes with labels given in the same order.
+
+    Raises:
+        InputError: There are not as many labels as scenes.
+    """
+    if labels and len(labels) != len(refs):
+        raise InputError(f"{len(refs)} scenes but {len(labels)} labels: give one --label for each scene, in order.")
+    return [replace(ref, label=label) for ref, label in zip(refs, labels, strict=True)] if labels else list(refs)

@@ -1,0 +1,127 @@
+"""A run's record: what its ledger's rows are about. With it, a report needs nothing but the run's folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from segbatch.classes import ClassTable, LabelMap
+from segbatch.commands.folder import RunFolder, write_json
+from segbatch.errors import InputError
+from segbatch.scenes import SceneInfo, SceneRef
+
+_FILE = "scenes.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRecord:
+    """A scene of the run.
+
+    Args:
+        id: Of its rows in the ledger.
+        group: What the scene belongs to, or None.
+        image: Path or URL of the image, or None where only a class mask was given.
+        label: Path or URL of the label, or None.
+        mask: Path of the class mask.
+        width: Columns.
+        height: Rows.
+        blocks: Rows that it has in the ledger when it is done.
+        pixel_area_m2: Square metres a pixel, or None.
+        pixel_size_um: Micrometres a pixel, or None.
+    """
+
+    id: str
+    group: str | None
+    image: str | None
+    label: str | None
+    mask: str
+    width: int
+    height: int
+    blocks: int
+    pixel_area_m2: float | None
+    pixel_size_um: float | None
+
+    @classmethod
+    def of(cls, ref: SceneRef, info: SceneInfo, *, image: str | None, mask: Path, blocks: int) -> Self:
+        """The record of a scene."""
+        return cls(
+            id=ref.id,
+            group=ref.group,
+            image=image,
+            label=ref.label,
+            mask=str(mask),
+            width=info.width,
+            height=info.height,
+            blocks=blocks,
+            pixel_area_m2=pixel_area(info),
+            pixel_size_um=ref.pixel_size_um,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run was about.
+
+    Args:
+        name: Its title.
+        classes: The class table.
+        label_map: From label values to class ids.
+        scenes: In the order of the catalog.
+        nodata: Fill value that overrides the images' own, or None.
+        facts: Lines for the report's header.
+    """
+
+    name: str
+    classes: ClassTable
+    label_map: LabelMap
+    scenes: tuple[SceneRecord, ...]
+    nodata: float | None
+    facts: tuple[tuple[str, str], ...]
+
+    def save(self, folder: RunFolder) -> None:
+        """Write it beside the ledger's rows."""
+        folder.ledger.mkdir(parents=True, exist_ok=True)
+        data = {**asdict(self), "classes": self.classes.to_json(), "label_values": self.label_map.values}
+        del data["label_map"]
+        write_json(folder.ledger / _FILE, data)
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: The folder holds no run that has mapped or evaluated anything.
+        """
+        if not folder.path.is_dir():
+            raise InputError(f"The run {folder.path} does not exist.")
+        path = folder.ledger / _FILE
+        if not path.is_file():
+            raise InputError(f"{folder.path} has no ledger: nothing was mapped or evaluated there yet.")
+        try:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values = data["label_values"]
+            return cls(
+                name=data["name"],
+                classes=ClassTable.from_json(data["classes"]),
+                label_map=LabelMap(
+                    len(data["classes"]),
+                    None if values is None else tuple((int(value), int(class_id)) for value, class_id in values),
+                ),
+                scenes=tuple(SceneRecord(**scene) for scene in data["scenes"]),
+                nodata=data["nodata"],
+                facts=tuple((str(name), str(value)) for name, value in data["facts"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a run's record: {error!r}") from error
+
+
+def pixel_area(info: SceneInfo) -> float | None:
+    """Square metres a pixel of a scene with a projected CRS, else None."""
+    if info.crs is None:
+        return None
+    from rasterio.crs import CRS
+
+    crs = CRS.from_wkt(info.crs)
+    if not crs.is_projected:
+        return None
+    return float(abs(info.transform.determinant) * crs.linear_units_factor[1] ** 2)

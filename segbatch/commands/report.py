@@ -1,0 +1,71 @@
+"""Build a run's report from its folder: record and ledger."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.record import RunRecord, SceneRecord
+from segbatch.inference.ledger import LedgerRow, read_ledger
+from segbatch.report.summary import RunSummary, SceneResult
+from segbatch.report.write import write_report
+
+
+def report(folder: RunFolder) -> dict[str, Any]:
+    """Sum the ledger's rows and write the report.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: The folder holds no run that has mapped or evaluated anything.
+    """
+    record = RunRecord.load(folder)
+    rows: dict[str, list[LedgerRow]] = {scene.id: [] for scene in record.scenes}
+    for row in read_ledger(folder.ledger).values():
+        if row.scene in rows:
+            rows[row.scene].append(row)
+    summary = RunSummary(
+        name=record.name,
+        classes=record.classes,
+        scenes=tuple(_result(folder.path, scene, rows[scene.id], len(record.classes)) for scene in record.scenes),
+        facts=record.facts,
+        training=tuple((folder.read().get("training") or {}).get("history", ())),
+    )
+    return write_report(summary, folder.report, label_map=record.label_map, nodata=record.nodata)
+
+
+def _result(run: Path, scene: SceneRecord, rows: Sequence[LedgerRow], num_classes: int) -> SceneResult:
+    """Sum a scene's rows; a scene that is not whole has failed and says why."""
+    mask = run / scene.mask  # an absolute path stays what it is
+    failed = [row for row in rows if row.error]
+    error = None
+    if failed:
+        error = failed[0].error
+        if scene.blocks > 1:
+            error = f"{error} ({len(failed)} of {scene.blocks} blocks failed)"
+    elif len(rows) < scene.blocks:
+        error = f"{scene.blocks - len(rows)} of {scene.blocks} blocks are still to do: run the command again."
+    elif not mask.exists():
+        error = f"{mask} was not written: run the command again."
+    confusion = None
+    if scene.label is not None and error is None:
+        confusion = np.sum([np.array(row.confusion, np.int64) for row in rows], axis=0)
+    return SceneResult(
+        id=scene.id,
+        group=scene.group,
+        image=scene.image,
+        label=scene.label,
+        mask=None if error else str(mask),
+        width=scene.width,
+        height=scene.height,
+        pixel_area_m2=scene.pixel_area_m2,
+        pixel_size_um=scene.pixel_size_um,
+        class_pixels=tuple(sum(row.class_pixels[index] for row in rows) for index in range(num_classes)),
+        nodata_pixels=sum(row.nodata_pixels for row in rows),
+        ignored_pixels=sum(row.ignored_pixels for row in rows),
+        confusion=confusion,
+        error=error,
+    )

@@ -1,0 +1,28 @@
+"""A whole run: train, map, evaluate, report."""
+
+from contextlib import ExitStack
+from typing import Any
+
+from segbatch.commands.predict import Request, predict
+from segbatch.commands.scenes import check_alike, open_role
+from segbatch.commands.train import train
+from segbatch.config import RunConfig
+from segbatch.runtime import ray_session
+
+
+def run(config: RunConfig, overwrite: bool = False) -> dict[str, Any]:
+    """Train and map as the configuration says. Running it again goes on where an earlier run stopped.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: Bad input in any of the steps, found before the first begins.
+    """
+    check_alike(config, [*open_role(config, "train"), *open_role(config, "validate"), *open_role(config, "predict")])
+    with ExitStack() as stack:
+        if config.inference.engine == "ray":
+            # One Ray for both steps, so that it starts once.
+            stack.enter_context(ray_session(config.cluster.address))
+        train(config, overwrite)
+        return predict(Request.from_config(config))

@@ -1,0 +1,84 @@
+"""Open the scenes that a command is about, and find what is wrong with them before work begins."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from segbatch.config import Role, RunConfig
+from segbatch.errors import InputError
+from segbatch.scenes import SceneInfo, SceneRef, check_label, open_scene
+from segbatch.scenes.catalog import list_scenes
+
+_THREADS = 16
+_MOST_PROBLEMS = 8
+
+_Result = TypeVar("_Result")
+
+OpenScene = tuple[SceneRef, SceneInfo]
+
+
+def describe(uri: str, nodata: float | None) -> SceneInfo:
+    """What is known of a scene without reading its pixels."""
+    with open_scene(uri, nodata) as reader:
+        return reader.info
+
+
+def check_all(check: Callable[[SceneRef], _Result], refs: Sequence[SceneRef]) -> list[_Result]:
+    """Call ``check`` on each scene and report all problems at once.
+
+    Raises:
+        InputError: A line for each scene that does not pass.
+    """
+
+    def attempt(ref: SceneRef) -> _Result | InputError:
+        try:
+            return check(ref)
+        except InputError as problem:
+            return problem
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(attempt, refs))
+    problems = [str(result) for result in results if isinstance(result, InputError)]
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"... and {len(problems) - _MOST_PROBLEMS} more."]
+    if problems:
+        raise InputError("\n".join(problems))
+    return [result for result in results if not isinstance(result, InputError)]
+
+
+def open_role(config: RunConfig, role: Role) -> list[OpenScene]:
+    """Open the scenes of a role and check them and their labels.
+
+    Raises:
+        InputError: A line for each scene that does not pass.
+    """
+    label_map = config.label_map()
+
+    def check(ref: SceneRef) -> OpenScene:
+        if ref.label is None and role != "predict":
+            raise InputError(f"{ref.image} is listed in scenes.{role} without a label.")
+        info = describe(ref.image, config.scenes.nodata)
+        ref.crop(info.width, info.height)
+        info.select_bands(config.scenes.bands)
+        if ref.label is not None:
+            check_label(info, ref.label, label_map)
+        return ref, info
+
+    return check_all(check, list_scenes(config.scenes, role))
+
+
+def check_alike(config: RunConfig, scenes: Sequence[OpenScene]) -> None:
+    """All scenes have as many bands as the first, of the same type.
+
+    Raises:
+        InputError: One differs.
+    """
+    bands, first = config.scenes.bands, scenes[0][1]
+    for _, info in scenes:
+        if len(info.select_bands(bands)) != len(first.select_bands(bands)):
+            raise InputError(
+                f"{info.uri} has {len(info.select_bands(bands))} bands, but {first.uri} has "
+                f"{len(first.select_bands(bands))}. Choose common ones with scenes.bands."
+            )
+        if info.dtype != first.dtype:
+            raise InputError(f"{info.uri} holds {info.dtype}, but {first.uri} holds {first.dtype}: make them alike.")

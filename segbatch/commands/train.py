@@ -1,0 +1,187 @@
+"""Fit a model on labelled scenes and keep the best as the run's bundle."""
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.progress import TrainingProgress, duration, say
+from segbatch.commands.scenes import OpenScene, check_alike, open_role
+from segbatch.config import Role, RunConfig
+from segbatch.errors import InputError
+from segbatch.runtime import Resources, ray_session
+
+
+def train(config: RunConfig, overwrite: bool = False) -> Path:
+    """Train as the configuration says.
+
+    Running it again goes on where an earlier training stopped; running it after the end does nothing.
+
+    Returns:
+        Folder of the bundle.
+
+    Raises:
+        InputError: Bad input, or the run's folder holds another training.
+        TrainingError: Training failed.
+    """
+    folder = RunFolder(Path(config.output))
+    scenes: dict[Role, list[OpenScene]] = {
+        "train": open_role(config, "train"),
+        "validate": open_role(config, "validate"),
+    }
+    check_alike(config, [*scenes["train"], *scenes["validate"]])
+    if config.training.batch_size % config.training.workers:
+        raise InputError(
+            f"training.batch_size {config.training.batch_size} cannot be shared evenly by "
+            f"{config.training.workers} workers: make it a multiple."
+        )
+    folder.create()
+    identity = _fingerprint(config, scenes)
+    if _claim(folder, identity, overwrite):
+        say(f"{folder.bundle} is trained already.")
+        return folder.bundle
+    _check_model(config, len(scenes["train"][0][1].select_bands(config.scenes.bands)))
+    known = {"fingerprint": identity, "state": "running"}
+    dumped = config.model_dump(by_alias=True, mode="json")
+    folder.update(name=config.name, config=dumped, training=known)
+    started = time.time()
+    with ray_session(config.cluster.address) as resources:
+        _fit(config, folder, scenes, identity, resources)
+    history = json.loads((folder.bundle / "segbatch.json").read_text())["training"]["history"]
+    folder.update(
+        training={
+            "fingerprint": identity,
+            "state": "done",
+            "seconds": round(time.time() - started, 1),
+            "history": history,
+        }
+    )
+    shutil.rmtree(folder.training, ignore_errors=True)  # checkpoints; the history is in run.json and the bundle
+    best = max(history, key=lambda row: row["miou"] or 0)
+    say(
+        f"Trained in {duration(time.time() - started)}: best validation miou {best['miou'] or 0:.3f} "
+        f"in epoch {best['epoch']}, kept in {folder.bundle}"
+    )
+    return folder.bundle
+
+
+def _check_model(config: RunConfig, bands: int) -> None:
+    """Build the network without memory or weights, so that a wrong name is found before work begins."""
+    import torch
+
+    from segbatch.models.build import build_model
+
+    with torch.device("meta"):
+        build_model(
+            config.model.architecture,
+            config.model.encoder,
+            in_channels=bands,
+            num_classes=len(config.classes),
+            options=config.model.options,
+        )
+
+
+def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
+    """What decides the bundle."""
+    settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
+    described: list[Any] = [
+        config.model.model_dump(mode="json"),
+        settings,
+        config.class_table().to_json(),
+        config.label_map().values,
+        config.scenes.bands,
+        config.scenes.nodata,
+        {
+            role: [(info.uri, info.size, info.modified, ref.label, ref.window) for ref, info in found]
+            for role, found in scenes.items()
+        },
+    ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _claim(folder: RunFolder, identity: str, overwrite: bool) -> bool:
+    """Make sure that the folder is free, holds this very training, or may be overwritten.
+
+    Returns:
+        Whether the training is done already.
+    """
+    known = folder.read().get("training") or {}
+    if overwrite:
+        folder.clear_training()
+        return False
+    if known and known.get("fingerprint") != identity:
+        raise InputError(
+            f"{folder.path} holds a training with other scenes or settings. Choose another output folder, or "
+            "give --overwrite to throw it and its masks away."
+        )
+    if not known and folder.bundle.exists():
+        raise InputError(f"{folder.bundle} is there already. Choose another output, or give --overwrite.")
+    return known.get("state") == "done" and folder.bundle.exists()
+
+
+def _fit(
+    config: RunConfig,
+    folder: RunFolder,
+    scenes: dict[Role, list[OpenScene]],
+    identity: str,
+    resources: Resources,
+) -> None:
+    from segbatch.training.loop import TrainingJob
+    from segbatch.training.survey import TrainingScene
+    from segbatch.training.trainer import Workers, fit, survey_scenes
+
+    settings = config.training
+    train_scenes, validate_scenes = (
+        tuple(
+            TrainingScene(
+                id=ref.id,
+                image=ref.image,
+                label=ref.label or "",
+                bands=info.select_bands(config.scenes.bands),
+                window=ref.crop(info.width, info.height),
+                nodata=config.scenes.nodata,
+            )
+            for ref, info in scenes[role]
+        )
+        for role in ("train", "validate")
+    )
+    label_map, classes = config.label_map(), config.class_table()
+    survey = survey_scenes(train_scenes, settings.tile // 2, label_map)
+    found = survey.class_pixels
+    total = int(found.sum())
+    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(classes.names, found, strict=True))
+    say(f"{total / 1e6:.1f} million labelled pixels: {shares}")
+    area = sum(scene.window.area for scene in train_scenes)
+    steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
+    use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
+    cpus = max(1, min(resources.cpus // settings.workers, resources.node_cpus))
+    first = scenes["train"][0][1]
+    job = TrainingJob(
+        classes=classes,
+        label_map=label_map,
+        train=train_scenes,
+        validate=validate_scenes,
+        survey=survey,
+        band_names=tuple(first.band_names[band - 1] for band in first.select_bands(config.scenes.bands)),
+        dtype=first.dtype,
+        model=config.model,
+        settings=settings,
+        steps_per_epoch=steps,
+        threads=cpus,
+    )
+    say(
+        f"Training {config.model.architecture} with {config.model.encoder}: {settings.epochs} epochs of {steps} "
+        f"steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
+        + ("a GPU each" if use_gpu else f"{cpus} CPU{'s' if cpus > 1 else ''} each")
+    )
+    fit(
+        job,
+        Workers(settings.workers, cpus, use_gpu, settings.max_failures),
+        folder.training.absolute(),
+        identity,
+        folder.bundle.absolute(),
+        TrainingProgress(classes.names),
+    )

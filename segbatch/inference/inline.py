@@ -1,0 +1,37 @@
+"""The engine without Ray: the same stages in this process, for tests, debugging and small scenes."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from segbatch.inference.ledger import LedgerRow
+from segbatch.inference.mapping import Mapping
+from segbatch.inference.stages import BlockPixels
+
+
+def run_inline(mapping: Mapping, device: str) -> Iterator[LedgerRow]:
+    """Map the pending blocks and yield the ledger row of each as it is done.
+
+    One thread reads a block ahead and another writes the one before while the model computes.
+    """
+    read, write = mapping.reader(), mapping.writer()
+    predict = mapping.predictor(None, device)
+    pending = iter(mapping.pending.tolist())
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+        ahead: deque[Future[BlockPixels]] = deque()
+        behind: deque[Future[LedgerRow]] = deque()
+
+        def submit() -> None:
+            following = next(pending, None)
+            if following is not None:
+                ahead.append(reading.submit(read, *following))
+
+        submit()
+        while ahead:
+            pixels = ahead.popleft().result()
+            submit()
+            behind.append(writing.submit(write, predict(pixels)))
+            while len(behind) > 1:
+                yield behind.popleft().result()
+        for future in behind:
+            yield future.result()

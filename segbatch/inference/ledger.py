@@ -1,0 +1,157 @@
+"""The ledger: one row a block, written after the block's shard. What has a row is done.
+
+Each writing process appends lines to a file of its own, so writers never meet. A line that was cut short
+by a kill has no row in it: its block is done again.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbatch.evaluation import confusion_matrix
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """What happened to a block.
+
+    Args:
+        scene: Id of the scene.
+        block: Number of the block in the scene's grid.
+        checksum: Of the class mask's pixels (SHA-256, hexadecimal); empty for a failed block.
+        class_pixels: Predicted pixels by class.
+        nodata_pixels: Pixels without a valid value.
+        ignored_pixels: Valid pixels without a usable label; 0 where there is no label.
+        confusion: Rows of the confusion matrix, or None where there is no label.
+        windows: Windows run through the model.
+        started: When reading began, in seconds since the epoch.
+        seconds: Seconds by stage: read, predict (of which forward), write.
+        error: Why the block failed, or None.
+    """
+
+    scene: str
+    block: int
+    checksum: str
+    class_pixels: tuple[int, ...]
+    nodata_pixels: int
+    ignored_pixels: int
+    confusion: tuple[tuple[int, ...], ...] | None
+    windows: int
+    started: float
+    seconds: dict[str, float]
+    error: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        scene: str,
+        block: int,
+        mask: NDArray[np.uint8],
+        label: NDArray[np.uint8] | None,
+        *,
+        num_classes: int,
+        windows: int,
+        started: float,
+        seconds: dict[str, float],
+    ) -> Self:
+        """Count a block that is done.
+
+        Args:
+            scene: Id of the scene.
+            block: Number of the block.
+            mask: (height, width) class ids that were predicted.
+            label: (height, width) class ids of the label, or None.
+            num_classes: Number of classes.
+            windows: Windows run through the model.
+            started: When reading began.
+            seconds: By stage.
+        """
+        counts = np.bincount(mask.ravel(), minlength=256)
+        valid = mask < num_classes
+        return cls(
+            scene=scene,
+            block=block,
+            checksum=hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest(),
+            class_pixels=tuple(counts[:num_classes].tolist()),
+            nodata_pixels=int((~valid).sum()),
+            ignored_pixels=0 if label is None else int((valid & (label >= num_classes)).sum()),
+            confusion=None
+            if label is None
+            else tuple(tuple(line) for line in confusion_matrix(label, mask, num_classes).tolist()),
+            windows=windows,
+            started=started,
+            seconds=seconds,
+        )
+
+    @classmethod
+    def failed(cls, scene: str, block: int, error: str, *, num_classes: int, started: float) -> Self:
+        """A block that could not be done."""
+        return cls(scene, block, "", (0,) * num_classes, 0, 0, None, 0, started, {}, error)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, KeyError, TypeError: The line is not a whole row.
+        """
+        data: dict[str, Any] = json.loads(line)
+        confusion = data["confusion"]
+        return cls(
+            **{
+                **data,
+                "class_pixels": tuple(data["class_pixels"]),
+                "confusion": None if confusion is None else tuple(tuple(row) for row in confusion),
+            }
+        )
+
+
+class LedgerWriter:
+    """Appends rows to a file that belongs to this process alone."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / f"{uuid.uuid4().hex}.jsonl"
+
+    def append(self, row: LedgerRow) -> None:
+        """Add a row; on return it is on the disk."""
+        with open(self._path, "ab") as file:
+            file.write(row.to_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
+    """The row of each block that has one, whole rows only.
+
+    A block may have several rows (it was retried, or two workers did it): one that tells of success wins.
+    """
+    rows: dict[tuple[str, int], LedgerRow] = {}
+    for row in _lines(Path(folder)):
+        known = rows.get((row.scene, row.block))
+        if known is None or known.error is not None:
+            rows[row.scene, row.block] = row
+    return rows
+
+
+def _lines(folder: Path) -> Iterator[LedgerRow]:
+    for path in sorted(folder.glob("*.jsonl")):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if not line.endswith("\n"):
+                    continue
+                try:
+                    yield LedgerRow.from_json(line)
+                except (ValueError, KeyError, TypeError):
+                    continue  # cut short by a kill; its block has no row and is done again

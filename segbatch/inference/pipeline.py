@@ -1,0 +1,222 @@
+"""The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from segbatch.inference.ledger import LedgerRow
+from segbatch.inference.mapping import Mapping
+from segbatch.inference.stages import BlockMask, BlockPixels
+
+_IO_CPUS = 0.25
+"""CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
+is left of a cluster after a node is lost."""
+
+_NO_PROGRESS_SECONDS = 600
+
+Row = dict[str, Any]
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The pool of predicting actors.
+
+    Args:
+        min: Actors kept at all times.
+        max: Most actors at a time.
+        cpus: CPUs that each reserves.
+        use_gpu: Whether each has a GPU.
+        threads: Torch threads of each, or None for torch's own choice.
+    """
+
+    min: int
+    max: int
+    cpus: float
+    use_gpu: bool
+    threads: int | None
+
+
+def plan_pool(*, cpus: int, gpus: int, use_gpu: bool, min_actors: int, max_actors: int | None, blocks: int) -> Pool:
+    """How many actors, and how the cores are shared among them.
+
+    With GPUs there is an actor for each; without, one for each four cores, and the cores are shared among
+    them. Some CPU is always left to the tasks that read and write.
+
+    Args:
+        cpus: CPUs of the cluster.
+        gpus: GPUs of the cluster.
+        use_gpu: Whether actors get a GPU each.
+        min_actors: Actors kept at all times.
+        max_actors: Most actors at a time, or None for as many as there is room for.
+        blocks: Blocks to map: more actors than blocks would idle.
+    """
+    room = gpus if use_gpu else max(1, cpus // 4)
+    most = max(1, min(max_actors or max(room, min_actors), blocks))
+    least = min(min_actors, most)
+    if use_gpu:
+        return Pool(least, most, 1 if cpus > most else cpus / (2 * most), True, None)
+    reserved = max(0.5, cpus - max(1, cpus // 8)) / most
+    return Pool(least, most, int(reserved) if reserved >= 1 else round(reserved, 4), False, max(1, cpus // most))
+
+
+def run_ray(mapping: Mapping, pool: Pool) -> Iterator[LedgerRow]:
+    """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running."""
+    read, write = mapping.reader(), mapping.writer()
+    pending = mapping.pending
+
+    def read_block(batch: dict[str, np.ndarray]) -> Row:
+        scene, block = pending[int(batch["number"][0])].tolist()
+        return _pixels_to_row(read(scene, block))
+
+    def write_block(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        return {"row": [write(_row_to_mask(batch)).to_json()]}
+
+    with _quiet_context():
+        # One row a Ray block all the way: batches are then views of shared memory, never copies.
+        rows = (
+            _numbers(len(pending))
+            .map_batches(read_block, batch_size=None, num_cpus=_IO_CPUS)
+            .map_batches(
+                _Predict,
+                fn_constructor_kwargs={"mapping": mapping, "threads": pool.threads},
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, initial_size=pool.max),
+                num_cpus=pool.cpus,
+                num_gpus=1 if pool.use_gpu else None,
+                zero_copy_batch=True,
+            )
+            .map_batches(write_block, batch_size=None, num_cpus=_IO_CPUS, zero_copy_batch=True)
+        )
+        for batch in rows.iter_batches(batch_size=None, prefetch_batches=0):
+            for line in batch["row"]:
+                yield LedgerRow.from_json(str(line))
+
+
+def map_items(function: Callable[[_Item], str], items: Sequence[_Item]) -> Iterator[str]:
+    """Call a function on each item, a Ray task each, and yield the results as they come."""
+
+    def call(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        return {"result": [function(items[int(batch["number"][0])])]}
+
+    with _quiet_context():
+        results = _numbers(len(items)).map_batches(call, batch_size=None, num_cpus=_IO_CPUS)
+        for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
+            yield from map(str, batch["result"])
+
+
+@contextmanager
+def _quiet_context() -> Iterator[None]:
+    """Ray Data's settings are global to the process: put back what is changed."""
+    context = ray.data.DataContext.get_current()
+    saved = context.enable_progress_bars, context.execution_no_progress_timeout_s
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.execution_no_progress_timeout_s = saved
+
+
+def _numbers(count: int) -> ray.data.Dataset:
+    """The numbers from 0, one a Ray block."""
+    return ray.data.read_datasource(_Numbers(count), override_num_blocks=count, num_cpus=_IO_CPUS)
+
+
+class _Predict:
+    """The actor: loads the model once."""
+
+    def __init__(self, mapping: Mapping, threads: int | None) -> None:
+        device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
+        self._predict = mapping.predictor(threads, device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Row:
+        return _mask_to_row(self._predict(_row_to_pixels(batch)))
+
+
+class _Numbers(Datasource):
+    """The numbers of the pending blocks, one a Ray block: descriptors only, pixels are read downstream."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Bytes of the numbers."""
+        return 8 * self._count
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, *args: Any, **kwargs: Any
+    ) -> list[ReadTask]:
+        """A task for each number, whatever parallelism Ray would choose."""
+        metadata = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
+        return [ReadTask(_Number(number), metadata) for number in range(self._count)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    number: int
+
+    def __call__(self) -> Iterable[pa.Table]:
+        return [pa.table({"number": [self.number]})]
+
+
+def _pixels_to_row(pixels: BlockPixels) -> Row:
+    empty = not pixels.valid.size  # Arrow's tensors have no zero-sized sides
+    return {
+        "scene": np.array([pixels.scene]),
+        "block": np.array([pixels.block]),
+        "values": (np.zeros((1, 1, 1), pixels.values.dtype) if empty else pixels.values)[None],
+        "valid": (np.zeros((1, 1), bool) if empty else pixels.valid)[None],
+        "empty": np.array([empty]),
+        "started": np.array([pixels.started]),
+        "read": np.array([pixels.seconds["read"]]),
+        "error": np.array([pixels.error or ""]),
+    }
+
+
+def _row_to_pixels(row: Row) -> BlockPixels:
+    empty = bool(row["empty"][0])
+    return BlockPixels(
+        scene=int(row["scene"][0]),
+        block=int(row["block"][0]),
+        values=row["values"][0][:, :0, :0] if empty else row["values"][0],
+        valid=row["valid"][0][:0, :0] if empty else row["valid"][0],
+        started=float(row["started"][0]),
+        seconds={"read": float(row["read"][0])},
+        error=str(row["error"][0]) or None,
+    )
+
+
+def _mask_to_row(predicted: BlockMask) -> Row:
+    empty = not predicted.mask.size
+    return {
+        "scene": np.array([predicted.scene]),
+        "block": np.array([predicted.block]),
+        "mask": (np.zeros((1, 1), np.uint8) if empty else predicted.mask)[None],
+        "empty": np.array([empty]),
+        "windows": np.array([predicted.windows]),
+        "started": np.array([predicted.started]),
+        **{name: np.array([seconds]) for name, seconds in predicted.seconds.items()},
+        "error": np.array([predicted.error or ""]),
+    }
+
+
+def _row_to_mask(row: Row) -> BlockMask:
+    return BlockMask(
+        scene=int(row["scene"][0]),
+        block=int(row["block"][0]),
+        mask=row["mask"][0][:0, :0] if row["empty"][0] else row["mask"][0],
+        windows=int(row["windows"][0]),
+        started=float(row["started"][0]),
+        seconds={name: float(row[name][0]) for name in ("read", "predict", "forward")},
+        error=str(row["error"][0]) or None,
+    )

@@ -1,0 +1,65 @@
+"""What a class mask is, whichever of the two files holds it."""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+
+from segbatch.classes import NODATA, ClassTable
+from segbatch.geometry import Window
+from segbatch.masks.cog import read_cog_classes
+from segbatch.masks.shards import open_class_mask, read_classes, read_window
+from segbatch.scenes import SceneInfo, open_scene
+
+
+def describe_mask(path: str | Path) -> tuple[SceneInfo, ClassTable | None]:
+    """Size and map of a class mask, and its class table where it has one.
+
+    Args:
+        path: A Zarr store of segbatch, or any raster with class ids in its only band.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if not Path(path).is_dir():
+        with open_scene(str(path)) as reader:
+            return reader.info, read_cog_classes(path)
+    height, width = open_class_mask(path).shape
+    attributes = dict(zarr.open_group(path, mode="r")["spatial_ref"].attrs) if _has_map(path) else {}
+    terms = [float(term) for term in str(attributes.get("GeoTransform", "0 1 0 0 0 1")).split()]
+    info = SceneInfo(
+        uri=str(path),
+        width=width,
+        height=height,
+        dtype="uint8",
+        band_names=("",),
+        alpha=None,
+        nodata=NODATA,
+        crs=str(attributes["crs_wkt"]) if "crs_wkt" in attributes else None,
+        transform=Affine.from_gdal(*terms),
+        size=-1,
+        modified=-1,
+    )
+    return info, read_classes(path)
+
+
+def read_mask(path: str | Path, window: Window) -> NDArray[np.uint8]:
+    """(height, width) uint8 class ids of a window of a class mask, `NODATA` where it has none.
+
+    Values that cannot be class ids become `NODATA`.
+
+    Raises:
+        SegbatchError: The file is damaged.
+    """
+    if Path(path).is_dir():
+        return read_window(path, window)
+    with open_scene(str(path)) as reader:
+        values, valid = reader.read(window, (1,))
+    known = valid & (values[0] >= 0) & (values[0] < NODATA)
+    return np.where(known, values[0], NODATA).astype(np.uint8)
+
+
+def _has_map(path: str | Path) -> bool:
+    return "spatial_ref" in zarr.open_group(path, mode="r")

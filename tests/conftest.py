@@ -1,0 +1,108 @@
+"""Fixtures shared by all tests."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Read when Ray is imported: without it Ray would build an environment for its workers from uv's.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import settings
+from numpy.typing import NDArray
+from rasterio.drivers import driver_from_extension
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+
+# Machines differ, so no example may fail for being slow.
+settings.register_profile("segbatch", deadline=None, print_blob=True)
+settings.load_profile("segbatch")
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real labelled images; tests that need it are skipped where it is absent."""
+    named = os.environ.get("SEGBATCH_TEST_DATA")
+    folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} does not exist (set SEGBATCH_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_raster() -> Callable[..., str]:
+    """A function that writes a raster and returns its path as a string; see `_write_raster`."""
+    return _write_raster
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray for all tests of a run."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def _write_raster(
+    path: str | os.PathLike[str],
+    array: NDArray[Any],
+    *,
+    crs: Any = None,
+    transform: Affine | None = None,
+    nodata: float | None = None,
+    names: Sequence[str] | None = None,
+    colorinterp: Sequence[ColorInterp | str] | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    driver: str | None = None,
+    **profile: Any,
+) -> str:
+    """Write a raster.
+
+    Args:
+        path: Target; folders above it are made.
+        array: (bands, height, width), or (height, width) for a single band.
+        crs: Anything that rasterio takes.
+        transform: From (column, row) to CRS units.
+        nodata: Fill value.
+        names: One a band.
+        colorinterp: One a band, as rasterio's enum or its name ("alpha").
+        mask: (height, width), True = a real pixel; written inside the file.
+        driver: GDAL's name of the format; by the path's ending when None.
+        profile: More creation options, such as tiled, blockxsize and compress.
+    """
+    bands = array[np.newaxis] if array.ndim == 2 else array
+    count, height, width = bands.shape
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(
+            path,
+            "w",
+            driver=driver or driver_from_extension(str(path)),
+            width=width,
+            height=height,
+            count=count,
+            dtype=bands.dtype.name,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            **profile,
+        ) as dataset:
+            if colorinterp is not None:
+                dataset.colorinterp = [ColorInterp[kind] if isinstance(kind, str) else kind for kind in colorinterp]
+            if names is not None:
+                dataset.descriptions = tuple(names)
+            dataset.write(bands)
+            if mask is not None:
+                dataset.write_mask(mask)
+    return str(path)

@@ -1,0 +1,277 @@
+"""The catalog: what users list becomes scenes with unique ids."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbatch.config import Scenes
+from segbatch.errors import InputError
+from segbatch.geometry import Window
+from segbatch.scenes.catalog import (
+    SceneRef,
+    expand,
+    list_scenes,
+    read_table,
+    resolve,
+    stem,
+    with_unique_ids,
+)
+
+
+def touch(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return [str(folder / name) for name in names]
+
+
+def test_a_path_is_one_scene(tmp_path: Path) -> None:
+    (ref,) = expand("a.tif", str(tmp_path), label="truth/a.tif", group="site1", pixel_size_um=0.5)
+    assert ref == SceneRef("a", str(tmp_path / "a.tif"), str(tmp_path / "truth/a.tif"), "site1", 0.5)
+
+
+def test_a_glob_is_all_it_matches_in_order(tmp_path: Path) -> None:
+    b, a, deep = touch(tmp_path, "b.tif", "a.tif", "deep/er/c.tif")
+    touch(tmp_path, "a.txt")
+    assert [ref.image for ref in expand("*.tif", str(tmp_path))] == [a, b]
+    assert [ref.image for ref in expand("**/*.tif", str(tmp_path))] == [a, b, deep]
+    assert [ref.id for ref in expand("[ab].tif", str(tmp_path))] == ["a", "b"]
+
+
+def test_each_image_of_a_glob_has_its_own_label(tmp_path: Path) -> None:
+    touch(tmp_path, "img/s1.v2.png", "img/s2.png")
+    refs = expand("img/*.png", str(tmp_path), label="truth/{name}_label.tif")
+    assert [ref.label for ref in refs] == [
+        str(tmp_path / "truth/s1.v2_label.tif"),
+        str(tmp_path / "truth/s2_label.tif"),
+    ]
+
+
+def test_many_images_cannot_share_a_label(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "b.tif")
+    with pytest.raises(InputError, match=r"2 images match \*\.tif, .*label\.tif.*\{name\}"):
+        expand("*.tif", str(tmp_path), label="label.tif")
+
+
+def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(f"No image matches {tmp_path / '*.tif'}")):
+        expand("*.tif", str(tmp_path))
+
+
+def test_brackets_in_names_are_no_pattern_where_they_exist(tmp_path: Path) -> None:
+    """Neither in the image's own name nor in that of the folder from which paths count."""
+    root = tmp_path / "site [1]"
+    plain, other = touch(root, "scene [2].tif", "scene 3.tif")
+    assert [ref.image for ref in expand("scene [2].tif", str(root))] == [plain]
+    assert [ref.image for ref in expand("*.tif", str(root))] == sorted([plain, other])
+
+
+def test_relative_paths_count_from_root_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert resolve("a/../b.tif", "data") == str(tmp_path / "data/b.tif")
+    assert resolve("/abs/b.tif", "data") == "/abs/b.tif"
+    assert resolve("~/b.tif", "data") == "/home/someone/b.tif"
+    for url in ("s3://bucket/b.tif", "https://host/b.tif", "/vsizip/a.zip/b.tif"):
+        assert resolve(url, "data") == url
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a/scene 1 (x).tif", "scene_1_x_"),
+        ("/a/.hidden.tif", "hidden"),
+        ("/a/m_36.v2.tif", "m_36.v2"),
+        ("s3://bucket/Ünï.tif", "_n_"),
+        ("/", "scene"),
+    ],
+)
+def test_stems_are_safe_file_names(path: str, expected: str) -> None:
+    assert stem(path) == expected
+
+
+names = st.sampled_from(["x", "x_1", "x_2", "a_x", "a_x_1", "b"])
+distinct_refs = st.lists(
+    st.tuples(names, names, st.sampled_from([None, (0, 0, 9, 9), (9, 0, 9, 9)])), min_size=1, max_size=12, unique=True
+).map(lambda items: [SceneRef(name, f"/data/{folder}/{name}.tif", window=part) for folder, name, part in items])
+
+
+@given(distinct_refs)
+def test_ids_are_unique_and_safe_whatever_the_names(refs: list[SceneRef]) -> None:
+    named = with_unique_ids(refs)
+    ids = [ref.id for ref in named]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in ids)
+    assert [(ref.image, ref.window) for ref in named] == [(ref.image, ref.window) for ref in refs]
+    for before, after in zip(refs, named, strict=True):
+        if [ref.id for ref in refs].count(before.id) == 1:
+            assert after.id == before.id  # a name without a rival is kept
+
+
+def test_repeated_names_take_their_folder_or_a_number() -> None:
+    def ids(*refs: SceneRef) -> list[str]:
+        return [ref.id for ref in with_unique_ids(refs)]
+
+    one, two = SceneRef("a", "/x/a.tif"), SceneRef("a", "/y/a.tif")
+    assert ids(one, two) == ["x_a", "y_a"]
+    parts = [SceneRef("a", "/x/a.tif", window=(0, row, None, 10)) for row in (0, 10)]
+    assert ids(*parts) == ["x_a_1", "x_a_2"]
+
+
+def test_an_image_listed_twice_is_refused() -> None:
+    with pytest.raises(InputError, match=r"/x/a\.tif is listed twice"):
+        with_unique_ids([SceneRef("a", "/x/a.tif"), SceneRef("b", "/x/b.tif"), SceneRef("a", "/x/a.tif")])
+
+
+ROWS = {
+    "image": ["img/a.png", "img/b.png", "/abs/c.png"],
+    "label": ["truth/a.png", None, "truth/c.png"],
+    "group": ["01", "01", "02"],
+    "pixel_size_um": [0.5, None, 2],
+    "split": ["train", "test", "train"],
+}
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A table in a folder of its own, as a path relative to tmp_path."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    frame = pd.DataFrame(ROWS)
+    if request.param == "csv":
+        frame.to_csv(folder / "scenes.csv", index=False)
+    else:
+        frame.to_parquet(folder / "scenes.parquet")
+    return f"set/scenes.{request.param}"
+
+
+def test_a_tables_paths_count_from_its_folder(tmp_path: Path, table: str) -> None:
+    a, b, c = read_table(table, str(tmp_path))
+    folder = tmp_path / "set"
+    assert a == SceneRef("a", str(folder / "img/a.png"), str(folder / "truth/a.png"), "01", 0.5)
+    assert (b.image, b.label, b.pixel_size_um) == (str(folder / "img/b.png"), None, None)
+    assert (c.image, c.group, c.pixel_size_um) == ("/abs/c.png", "02", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"split": "train"}, ["a", "c"]),
+        ({"split": ["test", "train"]}, ["a", "b", "c"]),
+        ({"split": "train", "group": "02"}, ["c"]),
+        ({"pixel_size_um": 0.5}, ["a"]),
+    ],
+)
+def test_where_selects_rows(tmp_path: Path, table: str, where: dict[str, object], expected: list[str]) -> None:
+    assert [ref.id for ref in read_table(table, str(tmp_path), where)] == expected
+
+
+def test_where_finds_whole_numbers_beside_empty_cells(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.csv"
+    path.write_text("image,fold,held_out\na.tif,1,true\nb.tif,,false\nc.tif,2,true\n")
+    assert [ref.id for ref in read_table(str(path), where={"fold": 2})] == ["c"]
+    assert [ref.id for ref in read_table(str(path), where={"fold": [1, 2]})] == ["a", "c"]
+    assert [ref.id for ref in read_table(str(path), where={"held_out": True})] == ["a", "c"]
+
+
+def test_where_that_leaves_nothing_is_refused(tmp_path: Path, table: str) -> None:
+    with pytest.raises(InputError, match=r"No row of .*scenes.* is left where \{'split': 'validate'\}"):
+        read_table(table, str(tmp_path), {"split": "validate"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("picture,label\na.tif,b.tif\n", "no column 'image'; its columns: picture, label"),
+        ("image\n", "has no rows"),
+        ("", "cannot be read as a table"),
+        ("image,label\na.tif,b.tif\n,c.tif\n", "row 2 has no image"),
+        ("image,pixel_size_um\na.tif,1\nb.tif,-2\n", "row 2 has pixel_size_um -2"),
+        ("image,pixel_size_um\na.tif,small\n", "row 1 has pixel_size_um 'small'"),
+    ],
+)
+def test_a_malformed_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "scenes.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_row_numbers_are_the_tables_own(tmp_path: Path) -> None:
+    """Also where rows before the faulty one are left out."""
+    path = tmp_path / "scenes.csv"
+    path.write_text("image,split\na.tif,train\nb.tif,test\n,test\n")
+    with pytest.raises(InputError, match="row 3 has no image"):
+        read_table(str(path), where={"split": "test"})
+
+
+def test_a_missing_table_or_column_or_parquet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"scene table .*none\.csv does not exist"):
+        read_table("none.csv", str(tmp_path))
+    (tmp_path / "a.csv").write_text("image\na.tif\n")
+    with pytest.raises(InputError, match="no column 'split'"):
+        read_table("a.csv", str(tmp_path), {"split": "train"})
+    (tmp_path / "a.parquet").write_text("image\na.tif\n")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read_table("a.parquet", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        (None, Window(0, 0, 50, 40)),
+        ((None, 10, None, None), Window(0, 10, 50, 30)),
+        ((5, 0, None, 7), Window(5, 0, 45, 7)),
+        ((0, 0, 50, 40), Window(0, 0, 50, 40)),
+        ((49, 39, 1, 1), Window(49, 39, 1, 1)),
+    ],
+)
+def test_crop_fills_in_what_is_left_open(
+    window: tuple[int | None, int | None, int | None, int | None] | None, expected: Window
+) -> None:
+    assert SceneRef("a", "a.tif", window=window).crop(50, 40) == expected
+
+
+@pytest.mark.parametrize(
+    "window",
+    [(0, 40, None, None), (50, 0, None, None), (0, 0, 51, None), (0, 1, None, 40), (60, 0, 5, 5), (-1, 0, 5, 5)],
+)
+def test_a_window_outside_the_image_is_refused(window: tuple[int, int, int | None, int | None]) -> None:
+    with pytest.raises(InputError, match=r"a\.tif is 50 x 40 pixels; the window of .* is not inside it"):
+        SceneRef("a", "a.tif", window=window).crop(50, 40)
+
+
+def test_a_configurations_scenes_are_listed_by_role(tmp_path: Path) -> None:
+    touch(tmp_path, "p/a.tif", "p/b.tif", "q/a.tif")
+    (tmp_path / "t.csv").write_text("image,group\nq/a.tif,g\nq/z.tif,h\n")
+    scenes = Scenes.model_validate(
+        {
+            "root": str(tmp_path),
+            "train": [
+                {"image": "p/a.tif", "label": "l.tif", "window": {"height": 5}},
+                {"image": "p/a.tif", "label": "l.tif", "window": {"row_off": 5}},
+                {"table": "t.csv", "where": {"group": "h"}},
+            ],
+            "predict": [{"image": "p/*.tif", "group": "p"}, {"table": "t.csv"}],
+        }
+    )
+    train, predict = list_scenes(scenes, "train"), list_scenes(scenes, "predict")
+    assert [ref.id for ref in train] == ["p_a_1", "p_a_2", "z"]
+    assert [ref.crop(10, 10) for ref in train[:2]] == [Window(0, 0, 10, 5), Window(0, 5, 10, 5)]
+    assert [(ref.id, ref.group) for ref in predict] == [("p_a", "p"), ("b", "p"), ("q_a", "g"), ("z", "h")]
+    with pytest.raises(InputError, match=r"scenes\.validate is empty"):
+        list_scenes(scenes, "validate")
+
+
+def test_the_micrographs_table_is_read(data_dir: Path) -> None:
+    folder = data_dir / "sem"
+    train = read_table("scenes.csv", str(folder), {"split": "train"})
+    test = read_table("scenes.csv", str(folder), {"split": "test"})
+    assert (len(train), len(test)) == (8, 2)
+    assert not {ref.group for ref in train} & {ref.group for ref in test}
+    assert all(Path(ref.image).is_file() and Path(ref.label or "").is_file() for ref in train + test)

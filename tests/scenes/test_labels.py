@@ -1,0 +1,181 @@
+"""Labels: what does not fit its scene is refused, the rest is read as class ids."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbatch.classes import LabelMap
+from segbatch.errors import InputError, SceneReadError
+from segbatch.geometry import Window
+from segbatch.scenes import LabelReader, SceneInfo, check_label, open_scene
+from segbatch.scenes.labels import same_grid
+
+MakeRaster = Callable[..., str]
+SHAPE = (30, 41)
+GRID = {"crs": "EPSG:26918", "transform": Affine(1, 0, 400_000, 0, -1, 4_000_000)}
+THREE = LabelMap(3)
+
+
+def class_ids(shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 3, shape, np.uint8)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, make_raster: MakeRaster) -> SceneInfo:
+    path = make_raster(tmp_path / "scene.tif", np.zeros((3, *SHAPE), np.uint8), **GRID)
+    with open_scene(path) as reader:
+        return reader.info
+
+
+def refusal(scene: SceneInfo, label: str, label_map: LabelMap = THREE) -> str:
+    with pytest.raises(InputError) as caught:
+        check_label(scene, label, label_map)
+    assert label in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("grid", [GRID, {}], ids=["same grid", "no map"])
+def test_a_label_that_fits_is_accepted(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo, grid: dict[str, object]
+) -> None:
+    label = make_raster(tmp_path / "label.tif", class_ids(), **grid)
+    check_label(scene, label, THREE)
+    assert "values without a class: 2" in refusal(scene, label, LabelMap(2))  # so it was looked at
+
+
+def test_another_size_is_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    message = refusal(scene, make_raster(tmp_path / "label.tif", class_ids((41, 30)), **GRID))
+    assert "is 30 x 41 pixels" in message
+    assert "41 x 30" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"crs": "EPSG:26917"},
+        {"transform": Affine(1, 0, 400_001, 0, -1, 4_000_000)},
+        {"transform": Affine(1, 0, 400_000, 0, -1, 4_000_000.3)},
+        {"transform": Affine(1.01, 0, 400_000, 0, -1, 4_000_000)},
+        {"transform": Affine(1, 0, 400_000, 0, 1, 4_000_000)},
+    ],
+    ids=["crs", "shifted", "shifted by a third", "scaled", "flipped"],
+)
+def test_another_grid_is_refused(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo, change: dict[str, object]
+) -> None:
+    label = make_raster(tmp_path / "label.tif", class_ids(), **{**GRID, **change})
+    assert "not on the grid" in refusal(scene, label)
+
+
+def test_a_transform_rounded_by_another_program_is_the_same_grid(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo
+) -> None:
+    rounded = {**GRID, "transform": Affine(1, 0, 400_000.004, 0, -1, 3_999_999.996)}
+    with open_scene(make_raster(tmp_path / "label.tif", class_ids(), **rounded)) as label:
+        assert same_grid(scene, label.info)
+
+
+def test_float_labels_are_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    label = make_raster(tmp_path / "label.tif", class_ids().astype(np.float32), **GRID)
+    assert "holds float32" in refusal(scene, label)
+
+
+def test_labels_of_many_bands_are_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    label = make_raster(tmp_path / "label.tif", np.zeros((3, *SHAPE), np.uint8), **GRID)
+    assert "has 3 bands" in refusal(scene, label)
+
+
+def test_unknown_values_are_refused_by_value(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    values = class_ids().astype(np.int16)
+    values[0, :5] = [-1, 7, 300, 255, 9]
+    label = make_raster(tmp_path / "label.tif", values, **GRID)
+    message = refusal(scene, label)
+    assert "without a class: -1, 7, 9, 300." in message
+    assert "Classes are 0 to 2" in message
+    assert "label_values" in message
+    check_label(scene, label, LabelMap(3, ((7, 0), (300, 1))))
+
+
+def test_many_unknown_values_are_cut_short(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    values = np.arange(SHAPE[0] * SHAPE[1], dtype=np.uint16).reshape(SHAPE)
+    message = refusal(scene, make_raster(tmp_path / "label.tif", values, **GRID))
+    assert "without a class: 3, 4, 5, 6, 7, 8, 9, 10, ...." in message
+
+
+def test_a_missing_or_damaged_label_is_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    assert "does not exist" in refusal(scene, str(tmp_path / "none.tif"))
+    # Deflated noise in more than one strip, so that something is missing behind the header.
+    noise = np.random.default_rng(0).integers(0, 3, SHAPE, np.uint8)
+    damaged = make_raster(tmp_path / "label.tif", noise, compress="deflate", blockysize=8, **GRID)
+    os.truncate(damaged, os.path.getsize(damaged) - 200)
+    assert "is damaged" in refusal(scene, damaged)
+
+
+@given(data=st.data())
+def test_windows_are_read_as_class_ids(
+    tmp_path_factory: pytest.TempPathFactory, make_raster: MakeRaster, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "windows_of_labels.tif"
+    stored = np.random.default_rng(1).integers(-3, 9, SHAPE).astype(np.int16)
+    if not path.exists():
+        make_raster(path, stored)
+    col_off, row_off = data.draw(st.integers(0, SHAPE[1] - 1)), data.draw(st.integers(0, SHAPE[0] - 1))
+    width, height = data.draw(st.integers(1, SHAPE[1] - col_off)), data.draw(st.integers(1, SHAPE[0] - row_off))
+    window = Window(col_off, row_off, width, height)
+    with LabelReader(str(path), LabelMap(2, ((-3, 1), (8, 0)))) as reader:
+        ids = reader.read(window)
+    part = stored[window.slices]
+    assert ids.dtype == np.uint8
+    np.testing.assert_array_equal(ids, np.select([part == -3, part == 8], [1, 0], 255))
+
+
+def test_nodata_is_ignored_unless_it_is_mapped(tmp_path: Path, make_raster: MakeRaster) -> None:
+    path = make_raster(tmp_path / "label.tif", np.array([[0, 1, 2]], np.uint8), nodata=0)
+    row = Window(0, 0, 3, 1)
+    assert LabelReader(path, THREE).read(row).tolist() == [[255, 1, 2]]
+    assert LabelReader(path, LabelMap(2, ((0, 1), (2, 0)))).read(row).tolist() == [[1, 255, 0]]
+
+
+def test_what_alpha_or_a_mask_hides_is_ignored(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    """Whatever is stored beneath, be it a class, a mapped value or no class at all."""
+    values, shown = class_ids(), np.random.default_rng(1).random(SHAPE) > 0.3
+    values[~shown] = np.random.default_rng(2).choice([0, 1, 77], np.count_nonzero(~shown))
+    masked = make_raster(tmp_path / "masked.tif", values, mask=shown, **GRID)
+    alpha = np.stack([values, shown * np.uint8(255)])
+    with_alpha = make_raster(tmp_path / "alpha.png", alpha, colorinterp=["gray", "alpha"])
+    for path in (masked, with_alpha):
+        check_label(scene, path, THREE)
+        with LabelReader(path, THREE) as reader:
+            np.testing.assert_array_equal(reader.read(scene.window), np.where(shown, values, 255))
+        with LabelReader(path, LabelMap(2, ((1, 0), (2, 1)))) as reader:
+            expected = np.select([~shown, values == 1, values == 2], [255, 0, 1], 255)
+            np.testing.assert_array_equal(reader.read(scene.window), expected)
+
+
+def test_a_rare_unknown_value_is_found_when_it_is_read(tmp_path: Path, make_raster: MakeRaster) -> None:
+    """The check before a run looks at a shrunken copy; a single pixel slips through it."""
+    shape = (2500, 2500)
+    values = np.zeros(shape, np.uint8)
+    values[1201, 1201] = 9
+    path = make_raster(tmp_path / "label.tif", values, compress="deflate")
+    with open_scene(make_raster(tmp_path / "scene.tif", np.zeros(shape, np.uint8), compress="deflate")) as reader:
+        check_label(reader.info, path, THREE)
+    with LabelReader(path, THREE) as reader:
+        assert not reader.read(Window(0, 0, 500, 500)).any()
+        with pytest.raises(SceneReadError, match=r"label\.tif has values without a class: 9"):
+            reader.read(Window(1000, 1000, 500, 500))
+
+
+def test_a_thumbnail_holds_class_ids(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.repeat(np.array([[10], [20]], np.uint16), 50, axis=0) * np.ones((1, 60), np.uint16)
+    with LabelReader(make_raster(tmp_path / "label.tif", values), LabelMap(2, ((10, 0), (20, 1)))) as reader:
+        small = reader.thumbnail(30)
+    assert (small.dtype, small.shape) == (np.dtype(np.uint8), (30, 18))
+    assert not small[:15].any()
+    assert (small[15:] == 1).all()
