@@ -146,7 +146,7 @@ class _Numbers(Datasource):
     """The numbers of the pending blocks, one a Ray block: descriptors only, pixels are read downstream."""
 
     def __init__(self, count: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._count = count
 
     def estimate_inmemory_data_size(self) -> int | None:

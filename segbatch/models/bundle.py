@@ -39,7 +39,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         # Loading must not fetch the encoder's pre-trained weights again: they are about to be replaced.
-        bundle.model.config["encoder_weights"] = None  # type: ignore[index, assignment]
+        bundle.model.config["encoder_weights"] = None  # type: ignore[index, assignment, operator]
         bundle.model.save_pretrained(temporary)  # type: ignore[operator]
         (temporary / "README.md").unlink(missing_ok=True)  # a generic page with somebody else's licence line
         (temporary / CARD).write_text(json.dumps(bundle.card.to_json(), indent=2) + "\n")
