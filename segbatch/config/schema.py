@@ -1,18 +1,14 @@
 """The run configuration that users write: one YAML for training, mapping and reports."""
 
-import difflib
-import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
 
 Role = Literal["train", "validate", "predict"]
-_SectionType = TypeVar("_SectionType", bound=BaseModel)
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -276,148 +272,3 @@ def local_folder(path: str) -> str:
     if "://" in path:
         raise ValueError(f"output {path!r} is a URL; a run's files go to a folder (or a shared file system)")
     return path
-
-
-def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a configuration.
-
-    Args:
-        path: YAML file.
-        overrides: ``key=value`` strings; keys are dotted and count lists from 0 (``scenes.train.0.image``),
-            values are YAML.
-
-    Raises:
-        InputError: One line for each mistake.
-    """
-    data = read_yaml(path)
-    for override in overrides:
-        _override(data, override)
-    return parse_config(data, path)
-
-
-def parse_config(data: Any, source: str) -> RunConfig:
-    """Check plain data against the schema; ``source`` names it in messages."""
-    return parse_section(RunConfig, data, source)
-
-
-def parse_section(section: type[_SectionType], data: Any, source: str) -> _SectionType:
-    """Check plain data against a section of the schema.
-
-    Raises:
-        InputError: One line for each mistake.
-    """
-    try:
-        return section.model_validate(data)
-    except ValidationError as error:
-        raise InputError("\n".join(_explain(error.errors(), data, source))) from error
-
-
-def read_classes(path: str) -> tuple[ClassTable, LabelMap]:
-    """Read the class table and the label values of a YAML file; other keys are left alone.
-
-    Raises:
-        InputError: They are missing or malformed.
-    """
-    data = read_yaml(path)
-    found = parse_section(ClassFile, {key: data[key] for key in ("classes", "label_values") if key in data}, path)
-    return found.class_table(), found.label_map()
-
-
-def read_yaml(path: str) -> Any:
-    """Read a YAML file that holds a mapping."""
-    if not os.path.isfile(path):
-        raise InputError(f"The configuration {path} does not exist.")
-    try:
-        with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(file)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that does not exist
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} holds no settings: expected 'key: value' lines.")
-    return data
-
-
-def _override(data: Any, override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise InputError(f"--set {override}: write key=value, as in --set training.epochs=10.")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--set {override}: the value is not YAML.") from error
-    *parents, last = [int(part) if part.isdecimal() else part for part in key.strip().split(".")]
-    node = data
-    for part in parents:
-        if isinstance(node, dict):
-            node = node.setdefault(part, {})
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
-            raise InputError(f"--set {override}: there is no {part!r} to set something in.")
-    fits = isinstance(node, dict) or (isinstance(node, list) and isinstance(last, int) and last < len(node))
-    if not fits:
-        raise InputError(f"--set {override}: there is no {last!r} to set.")
-    node[last] = value
-
-
-def _explain(problems: Sequence[Any], data: Any, source: str) -> list[str]:
-    """One line for each place where pydantic found something wrong."""
-    messages: dict[str, list[str]] = {}
-    for problem in problems:
-        place = problem["loc"] if problem["type"] == "missing" else _place(problem["loc"], data)
-        messages.setdefault(".".join(str(part) for part in place), []).append(_message(problem))
-    lines = []
-    for place, alternatives in messages.items():
-        line = f"{source}: {place + ': ' if place else ''}{' or '.join(alternatives)}"
-        lines.append(line if line.endswith(("?", ".")) else f"{line}.")
-    return lines
-
-
-def _place(location: Sequence[str | int], data: Any) -> Sequence[str | int]:
-    """The part of a location that is in the data; pydantic adds a name for each type of a union."""
-    node = data
-    for depth, part in enumerate(location):
-        inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
-        if not inside:
-            return location[:depth]
-        node = node[part]
-    return location
-
-
-def _message(problem: Any) -> str:
-    kind, location = problem["type"], problem["loc"]
-    if kind == "extra_forbidden":
-        return f"unknown key{_nearest(str(location[-1]), _keys_at(location[:-1]))}"
-    if kind == "missing":
-        return "is missing"
-    if kind == "model_type":
-        return "expected 'key: value' settings"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    shown = f" (got {problem['input']!r})" if isinstance(problem["input"], str | int | float | bool) else ""
-    return f"{message}{shown}"
-
-
-def _keys_at(location: Sequence[str | int]) -> list[str]:
-    """The keys allowed at a place of the schema."""
-    schema = RunConfig.model_json_schema(by_alias=True)
-    node: Any = schema
-    for part in location:
-        node = _deref(node, schema)
-        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
-    return list(_deref(node, schema).get("properties", {}))
-
-
-def _deref(node: Any, schema: Any) -> Any:
-    for choice in (node, *node.get("anyOf", ())):
-        if "$ref" in choice:
-            return schema["$defs"][choice["$ref"].rsplit("/", 1)[-1]]
-    return node
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    # Swapped letters are the likeliest slip, and difflib finds 'table' as near to 'lable' as 'label'.
-    swapped = [name for name in known if sorted(name) == sorted(word)]
-    close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(known)}" if known else ""

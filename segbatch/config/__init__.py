@@ -1,0 +1,41 @@
+"""The run configuration that users write: one YAML for training, mapping and reports."""
+
+from segbatch.config.load import load_config, parse_config, parse_section, read_classes, read_yaml
+from segbatch.config.schema import (
+    Actors,
+    ClassEntry,
+    ClassFile,
+    Cluster,
+    Inference,
+    LabelledSceneEntry,
+    Model,
+    Role,
+    RunConfig,
+    SceneEntry,
+    Scenes,
+    Training,
+    WindowEntry,
+    local_folder,
+)
+
+__all__ = [
+    "Actors",
+    "ClassEntry",
+    "ClassFile",
+    "Cluster",
+    "Inference",
+    "LabelledSceneEntry",
+    "Model",
+    "Role",
+    "RunConfig",
+    "SceneEntry",
+    "Scenes",
+    "Training",
+    "WindowEntry",
+    "load_config",
+    "local_folder",
+    "parse_config",
+    "parse_section",
+    "read_classes",
+    "read_yaml",
+]
