@@ -2,9 +2,10 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,7 +67,7 @@ def ray_session(address: str) -> Iterator[Resources]:
         if not local and address != "auto":
             where["address"] = address
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _silent_standard_error() if local else nullcontext():
                 warnings.simplefilter("ignore")
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -90,6 +91,20 @@ def resources() -> Resources:
         gpus=int(total.get("GPU", 0)),
         node_cpus=max(1, int(max(nodes, default=1))),
     )
+
+
+@contextmanager
+def _silent_standard_error() -> Iterator[None]:
+    """Ray's core announces, past Python, that it will be silent as RAY_BACKEND_LOG_LEVEL says."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _quiet() -> None:

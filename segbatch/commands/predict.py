@@ -1,12 +1,12 @@
 """Map scenes: plan, read, predict, write, finish, report."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from segbatch.models.card import Card, bundle_hash, read_card
 from segbatch.runtime import Resources, ray_session
 from segbatch.scenes import SceneRef, check_label
 from segbatch.scenes.catalog import list_scenes
+
+if TYPE_CHECKING:
+    from segbatch.inference.work import Work
 
 _GPU_BATCH = 8
 
@@ -134,7 +137,6 @@ def predict(request: Request) -> dict[str, Any]:
     folder.create()
     print_fingerprint = fingerprint(scenes, bundle_hash(request.bundle), label_map)
     _claim(request, print_fingerprint)
-    started = time.time()
     rows = _known_rows(folder, scenes)
     pending = _pending(scenes, rows)
     formats = request.inference.format
@@ -155,6 +157,7 @@ def predict(request: Request) -> dict[str, Any]:
     )
     _record(request, card, scenes, label_map, what).save(folder)
     folder.masks.mkdir(exist_ok=True)
+    clock = {"start": time.time()}
     with ExitStack() as stack:
         resources = None
         if request.inference.engine == "ray":
@@ -163,20 +166,20 @@ def predict(request: Request) -> dict[str, Any]:
             _run(request, card, scenes, label_map, pending, resources)
             rows = _known_rows(folder, scenes)
             unfinished = _unfinished(folder, scenes, rows, formats)
+        clock["blocks"] = time.time()
         for problem in _finish(request, card, unfinished, resources):
             say(problem)
+        clock["files"] = time.time()
     document = report(folder)
-    seconds = time.time() - started
-    mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
     folder.update(
         mapping={
             **folder.read()["mapping"],
             "state": "failed" if document["failed"] else "done",
-            "seconds": round(seconds, 1),
-            "pixels": mapped,
-            "seconds_by_stage": _stage_seconds(rows.values()),
+            "last": _account(scenes, rows, pending, clock),
         }
     )
+    seconds = time.time() - clock["start"]
+    mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
     say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(seconds)}.")
     return document
 
@@ -246,7 +249,7 @@ def _run(
     resources: Resources | None,
 ) -> None:
     """Map the pending blocks with the engine that was asked for."""
-    from segbatch.inference.mapping import Mapping
+    from segbatch.inference.work import Work
     from segbatch.masks import create_store
 
     for index in np.unique(pending[:, 0]).tolist():
@@ -271,7 +274,7 @@ def _run(
             raise InputError("use_gpu is true, but this machine has no GPU. Set it to auto or false.")
     else:
         use_gpu = resources.wants_gpu(inference.use_gpu)
-    mapping = Mapping(
+    work = Work(
         scenes=scenes,
         pending=pending,
         bundle=str(request.bundle.absolute()),
@@ -282,15 +285,15 @@ def _run(
     )
     progress = BlockProgress(len(pending))
     sizes = {(scenes[index].id, block): scenes[index].grid[block].owned.area for index, block in pending.tolist()}
-    for row in _engine(mapping, inference, use_gpu, resources):
+    for row in _engine(work, inference, use_gpu, resources):
         progress.add(row.started, sizes[row.scene, row.block], row.error is not None)
 
 
-def _engine(mapping: Any, inference: Inference, use_gpu: bool, resources: Resources | None) -> Iterator[LedgerRow]:
+def _engine(work: "Work", inference: Inference, use_gpu: bool, resources: Resources | None) -> Iterator[LedgerRow]:
     if resources is None:
         from segbatch.inference.inline import run_inline
 
-        return run_inline(mapping, "cuda" if use_gpu else "cpu")
+        return run_inline(work, "cuda" if use_gpu else "cpu")
     from segbatch.inference.pipeline import plan_pool, run_ray
 
     pool = plan_pool(
@@ -299,13 +302,13 @@ def _engine(mapping: Any, inference: Inference, use_gpu: bool, resources: Resour
         use_gpu=use_gpu,
         min_actors=inference.actors.min,
         max_actors=inference.actors.max,
-        blocks=len(mapping.pending),
+        blocks=len(work.pending),
     )
     say(
         f"Predicting with {pool.max} actor{'s' if pool.max > 1 else ''}"
         + (" on GPUs" if pool.use_gpu else f" of {pool.threads} thread{'s' if pool.threads != 1 else ''}")
     )
-    return run_ray(mapping, pool)
+    return run_ray(work, pool)
 
 
 def _finish(request: Request, card: Card, scenes: Sequence[ScenePlan], resources: Resources | None) -> list[str]:
@@ -369,13 +372,32 @@ def _record(request: Request, card: Card, scenes: Sequence[ScenePlan], label_map
     )
 
 
-def _stage_seconds(rows: Any) -> dict[str, float]:
-    """Seconds of all blocks by stage."""
-    total: dict[str, float] = {}
-    for row in rows:
+def _account(
+    scenes: Sequence[ScenePlan], rows: Mapping[tuple[str, int], LedgerRow], pending: np.ndarray, clock: dict[str, float]
+) -> dict[str, Any]:
+    """What the latest call did and where its time went, for run.json.
+
+    Seconds: ``start_up`` until the model was ready for the first block; ``blocks`` from then (reading that
+    block counted in) until the last was written; ``finish`` for the scenes' files; ``stages`` summed over
+    blocks, which overlap.
+    """
+    done = [row for index, block in pending.tolist() if (row := rows.get((scenes[index].id, block))) is not None]
+    first = min((row.started + row.seconds.get("wait", 0.0) for row in done), default=clock["blocks"])
+    stages: dict[str, float] = {}
+    for row in done:
         for stage, seconds in row.seconds.items():
-            total[stage] = total.get(stage, 0.0) + seconds
-    return {stage: round(seconds, 2) for stage, seconds in total.items()}
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    return {
+        "blocks": len(done),
+        "windows": sum(row.windows for row in done),
+        "pixels": sum(scenes[index].grid[block].owned.area for index, block in pending.tolist()),
+        "seconds": {
+            "start_up": round(first - clock["start"], 3),
+            "blocks": round(clock["blocks"] - first, 3),
+            "finish": round(clock["files"] - clock["blocks"], 3),
+        },
+        "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+    }
 
 
 def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRef]:

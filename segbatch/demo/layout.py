@@ -173,7 +173,7 @@ def tracks(rng: np.random.Generator, roads: list[Line], width: int, height: int)
             sway = rng.uniform(6, 16) * np.sin(t / rng.uniform(60, 110))
             normal = normals[index] * side
             points = road.points[index] + t[:, None] * normal + sway[:, None] * normal[::-1] * (1, -1)
-            lines.append(Line(points, np.full(len(points), rng.uniform(2.9, 3.3)), TRACK))
+            lines.append(Line(points, np.full(len(points), rng.uniform(3.1, 3.5)), TRACK))
     return lines
 
 

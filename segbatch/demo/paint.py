@@ -40,7 +40,7 @@ _ROOFS = np.array(
     np.float32,
 )
 _CARS = np.array([(210, 210, 212, 190), (48, 50, 56, 52), (150, 44, 40, 84), (60, 82, 130, 70)], np.float32)
-_ASPHALT, _DIRT, _VERGE = (112, 112, 113, 100), (146, 130, 106, 122), (108, 122, 78, 132)
+_ASPHALT, _GRAVEL, _VERGE = (112, 112, 113, 100), (166, 158, 144, 136), (108, 122, 78, 132)
 _DEEP, _SHALLOW, _MUDDY = (30, 50, 58, 16), (62, 84, 74, 30), (92, 92, 74, 46)
 _FOREST_FLOOR = (30, 44, 32, 66)
 
@@ -136,9 +136,9 @@ def _paint_roads(rng: np.random.Generator, image: Field, terrain: Terrain, grain
     edge = terrain.road_edge[where]
     line = (kind == MAIN_ROAD) & ((edge > -1.3) | (edge < -4.3))
     for band in range(4):
-        color = np.where(kind == TRACK, np.float32(_DIRT[band]), np.float32(_ASPHALT[band])) * tone * (1 + worn)
+        color = np.where(kind == TRACK, np.float32(_GRAVEL[band]), np.float32(_ASPHALT[band])) * tone * (1 + worn)
         # Tracks keep a strip of grass between the ruts.
-        color = np.where((kind == TRACK) & (edge < -2.2), 0.5 * (color + _VERGE[band]), color)
+        color = np.where((kind == TRACK) & (edge < -2.4), 0.7 * color + 0.3 * _VERGE[band], color)
         image[band][where] = np.where(line, color + 22, color)
 
 

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from segbatch.inference.ledger import LedgerRow
-from segbatch.inference.mapping import Mapping
 from segbatch.inference.stages import BlockPixels
+from segbatch.inference.work import Work
 
 
-def run_inline(mapping: Mapping, device: str) -> Iterator[LedgerRow]:
+def run_inline(work: Work, device: str) -> Iterator[LedgerRow]:
     """Map the pending blocks and yield the ledger row of each as it is done.
 
     One thread reads a block ahead and another writes the one before while the model computes.
     """
-    read, write = mapping.reader(), mapping.writer()
-    predict = mapping.predictor(None, device)
-    pending = iter(mapping.pending.tolist())
+    read, write = work.reader(), work.writer()
+    predict = work.predictor(None, device)
+    pending = iter(work.pending.tolist())
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         ahead: deque[Future[BlockPixels]] = deque()
         behind: deque[Future[LedgerRow]] = deque()

@@ -33,7 +33,7 @@ class LedgerRow:
         confusion: Rows of the confusion matrix, or None where there is no label.
         windows: Windows run through the model.
         started: When reading began, in seconds since the epoch.
-        seconds: Seconds by stage: read, predict (of which forward), write.
+        seconds: Seconds by stage: read, wait (for the model), predict (of which forward), write.
         error: Why the block failed, or None.
     """
 

@@ -13,8 +13,8 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.inference.ledger import LedgerRow
-from segbatch.inference.mapping import Mapping
 from segbatch.inference.stages import BlockMask, BlockPixels
+from segbatch.inference.work import Work
 
 _IO_CPUS = 0.25
 """CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
@@ -68,10 +68,10 @@ def plan_pool(*, cpus: int, gpus: int, use_gpu: bool, min_actors: int, max_actor
     return Pool(least, most, int(reserved) if reserved >= 1 else round(reserved, 4), False, max(1, cpus // most))
 
 
-def run_ray(mapping: Mapping, pool: Pool) -> Iterator[LedgerRow]:
+def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
     """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running."""
-    read, write = mapping.reader(), mapping.writer()
-    pending = mapping.pending
+    read, write = work.reader(), work.writer()
+    pending = work.pending
 
     def read_block(batch: dict[str, np.ndarray]) -> Row:
         scene, block = pending[int(batch["number"][0])].tolist()
@@ -87,7 +87,7 @@ def run_ray(mapping: Mapping, pool: Pool) -> Iterator[LedgerRow]:
             .map_batches(read_block, batch_size=None, num_cpus=_IO_CPUS)
             .map_batches(
                 _Predict,
-                fn_constructor_kwargs={"mapping": mapping, "threads": pool.threads},
+                fn_constructor_kwargs={"work": work, "threads": pool.threads},
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, initial_size=pool.max),
                 num_cpus=pool.cpus,
@@ -134,9 +134,9 @@ def _numbers(count: int) -> ray.data.Dataset:
 class _Predict:
     """The actor: loads the model once."""
 
-    def __init__(self, mapping: Mapping, threads: int | None) -> None:
+    def __init__(self, work: Work, threads: int | None) -> None:
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
-        self._predict = mapping.predictor(threads, device)
+        self._predict = work.predictor(threads, device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Row:
         return _mask_to_row(self._predict(_row_to_pixels(batch)))
@@ -217,6 +217,6 @@ def _row_to_mask(row: Row) -> BlockMask:
         mask=row["mask"][0][:0, :0] if row["empty"][0] else row["mask"][0],
         windows=int(row["windows"][0]),
         started=float(row["started"][0]),
-        seconds={name: float(row[name][0]) for name in ("read", "predict", "forward")},
+        seconds={name: float(row[name][0]) for name in ("read", "wait", "predict", "forward")},
         error=str(row["error"][0]) or None,
     )

@@ -130,6 +130,7 @@ class PredictStage:
 
     def __call__(self, pixels: BlockPixels) -> BlockMask:
         """Predict a block."""
+        waited = max(0.0, time.time() - pixels.started - pixels.seconds["read"])
         clock = time.perf_counter()
         mask, windows, forward = np.zeros((0, 0), np.uint8), 0, 0.0
         if pixels.valid.size:
@@ -141,7 +142,12 @@ class PredictStage:
             # A copy lets go of the whole cores' array, of which border blocks own a part only.
             mask = np.ascontiguousarray(prediction.mask[: owned.height, : owned.width])
             windows, forward = prediction.windows, prediction.forward_seconds
-        seconds = {**pixels.seconds, "predict": time.perf_counter() - clock, "forward": forward}
+        seconds = {
+            **pixels.seconds,
+            "wait": waited,
+            "predict": time.perf_counter() - clock,
+            "forward": forward,
+        }
         return BlockMask(pixels.scene, pixels.block, mask, windows, pixels.started, seconds, pixels.error)
 
 

@@ -11,7 +11,7 @@ from segbatch.inference.stages import PredictStage, ReadStage, WriteStage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mapping:
+class Work:
     """Blocks to map.
 
     Args:
