@@ -43,7 +43,7 @@ def demo(path: Path, overwrite: bool = False) -> dict[str, Any]:
             "encoder": "resnet18",
             "options": {"decoder_channels": [128, 64, 48, 32, 16]},
         },
-        "training": {"epochs": 6, "steps_per_epoch": 30, "tile": 256, "batch_size": 8, "learning_rate": 0.002},
+        "training": {"epochs": 6, "steps_per_epoch": 50, "tile": 256, "batch_size": 8, "learning_rate": 0.002},
     }
     (path / "demo.yaml").write_text(
         "# The demo's configuration, to copy from: segbatch run demo.yaml\n" + yaml.safe_dump(data, sort_keys=False),

@@ -48,6 +48,10 @@ class Place:
 TRAIN = (
     Place("brook", 3, 1024, 1024, 612_000, 5_331_500),
     Place("mill", 1, 1024, 1024, 618_400, 5_329_200),
+    Place("ridge", 7, 1024, 1024, 612_600, 5_341_300),
+    Place("ford", 8, 1024, 1024, 604_900, 5_327_700),
+    Place("orchard", 9, 1024, 1024, 621_800, 5_343_900),
+    Place("common", 11, 1024, 1024, 630_200, 5_330_400),
 )
 VALIDATE = (Place("marsh", 5, 1024, 1024, 607_300, 5_336_800),)
 # Sides that no core, tile or stride divides, so that the map's borders are tried too.
