@@ -19,3 +19,18 @@ class SceneReadError(SegbatchError):
 
 class TrainingError(SegbatchError):
     """Training cannot go on."""
+
+
+def root_message(error: BaseException) -> str:
+    """The line that says what went wrong.
+
+    Ray hands the errors of its workers on as text, tracebacks and all; in such a text it is the last line that
+    begins with the name of an error of segbatch, or else the last line.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    own = [line.partition(": ")[2] for line in lines if line.startswith("segbatch.errors.")]
+    if own:
+        return own[-1]
+    remote = any(line.startswith("Traceback ") for line in lines) or "ray::" in str(error)
+    last = lines[-1 if remote else 0] if lines else ""
+    return last if remote and last else f"{type(error).__name__}: {last}".removesuffix(": ")

@@ -113,4 +113,4 @@ def _quiet() -> None:
     import ray.train  # noqa: F401
 
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)

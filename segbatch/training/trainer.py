@@ -15,7 +15,7 @@ import ray.train
 import ray.train.torch
 
 from segbatch.classes import LabelMap
-from segbatch.errors import SegbatchError, TrainingError
+from segbatch.errors import SegbatchError, TrainingError, root_message
 from segbatch.training.loop import TrainingJob, train_loop
 from segbatch.training.survey import Strip, Survey, TrainingScene, merge, strips, survey_strip
 
@@ -94,7 +94,7 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise TrainingError(_reason(error)) from error
+            raise TrainingError(f"Training failed. {root_message(error)}") from error
     assert result.checkpoint is not None  # an epoch without one would have raised
     with result.checkpoint.as_directory() as folder:
         temporary = bundle.with_name(f".{bundle.name}.partial")
@@ -140,11 +140,3 @@ def _relay(listener: Listener) -> Iterator[Listener]:
         thread.join()
         drain()
         ray.kill(relay)
-
-
-def _reason(error: BaseException) -> str:
-    """The line that says why training failed, out of Ray's nested tracebacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("segbatch.errors.")]
-    last = own[-1] if own else lines[-1] if lines else type(error).__name__
-    return last.partition(": ")[2] or last if own else f"Training failed: {last}"
