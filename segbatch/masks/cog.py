@@ -40,6 +40,9 @@ _CACHE_BYTES = 64 << 20
 """GDAL's block cache while a file is written; by default it would grow to a share of the machine's memory."""
 
 # rasterio.shutil.copy lets GDAL's own errors through, and rasterio has no public name for them.
+# A micrograph has no map, and its class mask has none either.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
 _GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 
 
@@ -112,7 +115,7 @@ def read_cog_classes(path: str | Path) -> ClassTable | None:
         InputError: The file cannot be opened, or its category names repeat.
     """
     try:
-        with _quiet(), rasterio.open(path) as dataset:
+        with rasterio.open(path) as dataset:
             text = dataset.tags().get(CLASSES_TAG)
             if text is not None:
                 return ClassTable.from_json(json.loads(text))
@@ -219,16 +222,7 @@ def _hex_color(entry: ET.Element) -> str:
 def _errors_naming(path: Path) -> Iterator[None]:
     """Turn GDAL's and the system's errors into one that names the file."""
     try:
-        with _quiet():
-            yield
+        yield
     except (*_GDAL_ERRORS, OSError) as error:
         cause = error.__cause__ or error
         raise SegbatchError(f"{path} cannot be written: {cause}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Micrographs have no map, and that is no fault of theirs.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

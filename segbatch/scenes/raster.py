@@ -16,6 +16,10 @@ from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
 from segbatch.scenes.scene import Pixels, SceneInfo
 
+# Micrographs and photographs have no map, and that is no fault of theirs. For good, not around each call: threads
+# that change the filters at the same time undo each other's change.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
 _PIXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 _GDAL_OPTIONS = {
@@ -32,9 +36,7 @@ class RasterScene:
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")
         try:
-            with warnings.catch_warnings(), rasterio.Env(**_GDAL_OPTIONS):
-                # Micrographs and photographs have no map, and that is no fault of theirs.
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.Env(**_GDAL_OPTIONS):
                 self._dataset = rasterio.open(uri)
         except RasterioError as error:
             raise InputError(f"{uri} cannot be read as an image: {error}") from error
