@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from segbatch import __version__
-from segbatch.errors import SegbatchError
+from segbatch.errors import SegbatchError, root_message
 
 if TYPE_CHECKING:
     from segbatch.commands.predict import Request
     from segbatch.config import RunConfig
 
 EXIT_SCENES_FAILED = 3
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="segbatch",
@@ -29,6 +30,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _folder(text: object) -> Path:
+    from segbatch.config import local_folder
+
+    try:
+        return Path(local_folder(str(text)))  # Path alone would make s3:/bucket of s3://bucket
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
 
 Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]
 Set = Annotated[
@@ -78,7 +89,7 @@ def _root(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the demo.", parser=_folder, metavar="DIR")] = Path("runs/demo"),
     overwrite: Overwrite = False,
 ) -> None:
     """Train, map and evaluate on data that segbatch makes itself."""
@@ -99,7 +110,7 @@ def train(config: Config, set_: Set = None, overwrite: Overwrite = False) -> Non
 def predict(
     bundle: Bundle = None,
     scene: Images = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", metavar="DIR")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", parser=_folder, metavar="DIR")] = None,
     label: Label = None,
     format_: Formats = None,
     core: Core = None,
@@ -148,8 +159,8 @@ def plan(
 
     config = None if bundle.is_dir() or scene else bundle
     request = _request(
-        None if config else bundle, scene, Path("."), None, None, core, halo, batch_size, nodata, bands, None, None,
-        config, set_, False,
+        None if config else bundle, scene, None if config else Path("."), None, None, core, halo, batch_size,
+        nodata, bands, None, None, config, set_, False,
     )  # fmt: skip
     _, scenes, _ = make_plan(request)
     chosen = request.inference.batch_size
@@ -160,7 +171,7 @@ def plan(
 def evaluate(
     prediction: Annotated[list[str], typer.Option(metavar="PATH", help="Class mask (raster or Zarr store). Repeat.")],
     label: Annotated[list[str], typer.Option(metavar="PATH", help="Label of each class mask, in the same order.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=_folder, help="Folder of the report.")],
     classes: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="YAML with classes (and label_values), as in a configuration. "
@@ -230,14 +241,15 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     try:
         app(args=[argument for argument in arguments if argument != "--debug"])
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C
+            print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        raise
     except SegbatchError as error:
         if debug:
             traceback.print_exc()
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -245,8 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        first = next(iter(str(error).strip().splitlines()), "")
-        print(f"Error: {type(error).__name__}: {first}\nAdd --debug for the traceback.", file=sys.stderr)
+        print(f"Error: {root_message(error)}\nAdd --debug for the traceback.", file=sys.stderr)
         sys.exit(1)
 
 
@@ -276,7 +287,7 @@ def _request(
     """What to map: from a configuration, or from the words on the command line."""
     from segbatch.commands.folder import RunFolder
     from segbatch.commands.predict import Request, with_labels
-    from segbatch.config import Inference, local_folder, parse_section
+    from segbatch.config import Inference, parse_section
     from segbatch.errors import InputError
     from segbatch.scenes.catalog import expand, with_unique_ids
 
@@ -288,10 +299,21 @@ def _request(
         "format": formats.split(",") if formats else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    chosen = None if bands is None else [int(b) if b.isdecimal() else b for b in map(str.strip, bands.split(","))]
     if config is not None:
         if bundle is not None or images:
             raise InputError("Give either a bundle and scenes or --config, not both.")
-        pairs = [f"inference.{name}={json.dumps(value)}" for name, value in given.items()]
+        if out is not None or labels:
+            raise InputError(
+                f"{'--out' if out else '--label'} and --config exclude each other: change the configuration."
+            )
+        changes = {
+            **{f"inference.{name}": value for name, value in given.items()},
+            "scenes.bands": chosen,
+            "scenes.nodata": nodata,
+            "cluster.address": address,
+        }
+        pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
         return Request.from_config(_load(config, [*(overrides or ()), *pairs]), overwrite)
     if bundle is None or not images:
         raise InputError("Name a bundle and at least one scene, or give --config.")
@@ -303,10 +325,10 @@ def _request(
     refs = with_labels(with_unique_ids([ref for image in images for ref in expand(image)]), labels or [])
     return Request(
         name=out.absolute().name,
-        folder=RunFolder(Path(local_folder(str(out)))),
+        folder=RunFolder(out),
         bundle=bundle,
         refs=refs,
-        bands=[int(band) if band.strip().isdigit() else band.strip() for band in bands.split(",")] if bands else None,
+        bands=chosen,
         nodata=nodata,
         label_map=None,
         inference=inference,

@@ -9,6 +9,9 @@ from typing import Any
 # Read when Ray is imported: without it Ray would build an environment for its workers from uv's.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
+# Small tensors on shared cores: threads that wait for each other would take minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import rasterio
@@ -106,3 +109,48 @@ def _write_raster(
             if mask is not None:
                 dataset.write_mask(mask)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a small untrained network: 3 bands of uint8, 4 classes, stride 8, halo 16."""
+    import torch
+
+    from segbatch.classes import ClassTable, LabelMap
+    from segbatch.models.build import build_model, model_stride
+    from segbatch.models.bundle import Bundle, save_bundle
+    from segbatch.models.card import Card
+
+    torch.manual_seed(0)
+    model = build_model(
+        "unet", "resnet18", in_channels=3, num_classes=4, options={"encoder_depth": 3, "decoder_channels": [16, 16, 8]}
+    )
+    classes = ClassTable.from_items([("water", "#1f78b4"), ("forest", None), ("field", None), ("town", None)])
+    card = Card(
+        classes=classes,
+        band_names=("", "", ""),
+        dtype="uint8",
+        mean=(100.0, 110.0, 90.0),
+        std=(50.0, 60.0, 40.0),
+        stride=model_stride(model),
+        halo=16,
+        label_map=LabelMap(4),
+    )
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    save_bundle(folder, Bundle(model, card))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def paint() -> Callable[..., NDArray[np.uint8]]:
+    """A function (height, width, seed) that makes an image (3, height, width) uint8 without the value 0."""
+    return _paint
+
+
+def _paint(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Soft stripes and noise, so that an untrained network tells more than one class."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.indices((height, width))
+    waves = [np.sin(rows / (9 + 4 * band) + seed) + np.cos(cols / (13 - 3 * band)) for band in range(3)]
+    noise = rng.normal(0, 12, (3, height, width))
+    return np.clip(120 + 50 * np.stack(waves) + noise, 1, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from typing import Any
 
 from segbatch import __version__
 from segbatch.errors import InputError
+from segbatch.masks.staging import PARTIAL
 
 _PACKAGES = ("torch", "ray", "rasterio", "zarr", "numpy", "segmentation-models-pytorch")
 
@@ -68,6 +69,15 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"The output folder {self.path} cannot be written to: {error.strerror}.") from error
 
+    def sweep(self) -> None:
+        """Remove the temporary files that a killed run left. Shards are swept with their store."""
+        for folder in (self.path, self.ledger, self.masks, self.report):
+            for entry in list(folder.glob(f"*{PARTIAL}")) + list(folder.glob(f".*{PARTIAL}")):
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+
     def read(self) -> dict[str, Any]:
         """The content of run.json; empty where there is none yet.
 
@@ -111,6 +121,6 @@ class RunFolder:
 
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)

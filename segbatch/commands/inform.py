@@ -9,6 +9,7 @@ from segbatch.commands.scenes import describe
 from segbatch.errors import InputError
 from segbatch.inference.ledger import read_ledger
 from segbatch.inference.plan import ScenePlan, costs
+from segbatch.masks import read_cog_classes
 from segbatch.masks.describe import describe_mask
 from segbatch.models.card import CARD, read_card
 from segbatch.scenes import SceneInfo
@@ -33,7 +34,8 @@ def inform(path: str) -> Lines:
         return [("what", "class mask (Zarr)"), *_scene(info)[1:], ("classes", names)]
     if place.is_dir():
         raise InputError(f"{path} is neither a run nor a bundle nor a class mask.")
-    return _scene(describe(path, None))
+    lines, table = _scene(describe(path, None)), read_cog_classes(path)
+    return [*lines, ("classes", ", ".join(table.names))] if table else lines
 
 
 def plan_lines(scenes: Sequence[ScenePlan], batch_size: int) -> Lines:
@@ -80,7 +82,7 @@ def _scene(info: SceneInfo) -> Lines:
         *lines,
         ("CRS", ":".join(code) if code else crs.to_wkt()[:60]),
         ("pixel size", f"{width:g} x {height:g} {unit}"),
-        ("upper left", f"{info.transform.c:g}, {info.transform.f:g}"),
+        ("upper left", f"{info.transform.c:.10g}, {info.transform.f:.10g}"),
     ]
 
 

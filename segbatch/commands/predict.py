@@ -1,5 +1,6 @@
 """Map scenes: plan, read, predict, write, finish, report."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,19 +13,20 @@ import numpy as np
 
 from segbatch.classes import LabelMap
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.progress import BlockProgress, duration, say
+from segbatch.commands.progress import BlockProgress, counted, duration, say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
+from segbatch.commands.resume import claim, known_rows, pending_blocks, unfinished_scenes
 from segbatch.commands.scenes import check_all, describe
 from segbatch.config import Inference, RunConfig
 from segbatch.errors import InputError
-from segbatch.inference.finish import finish_scene, is_finished, mask_path
+from segbatch.inference.finish import finish_scene, mask_path
 from segbatch.inference.ledger import LedgerRow, read_ledger
-from segbatch.inference.plan import Costs, ScenePlan, costs, differences, fingerprint, plan_scene
+from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint, plan_scene
 from segbatch.models.card import Card, bundle_hash, read_card
 from segbatch.runtime import Resources, ray_session
 from segbatch.scenes import SceneRef, check_label
-from segbatch.scenes.catalog import list_scenes
+from segbatch.scenes.catalog import list_scenes, resolve
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
@@ -98,6 +100,7 @@ def plan(request: Request) -> tuple[Card, tuple[ScenePlan, ...], LabelMap]:
         InputError: A line for each scene that does not fit.
     """
     card = read_card(request.bundle)
+    _check_weights(request.bundle)
     label_map = request.label_map or card.label_map
     if label_map.num_classes != len(card.classes):
         raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
@@ -121,6 +124,18 @@ def plan(request: Request) -> tuple[Card, tuple[ScenePlan, ...], LabelMap]:
     return card, tuple(check_all(check, request.refs)), label_map
 
 
+def _check_weights(bundle: Path) -> None:
+    """Find files that were cut short without the seconds that loading torch and the model would take."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+        with safe_open(bundle / "model.safetensors", framework="np"):
+            pass
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"The bundle {bundle} is damaged: {error}") from error
+
+
 def predict(request: Request) -> dict[str, Any]:
     """Map the scenes and write the report.
 
@@ -136,14 +151,17 @@ def predict(request: Request) -> dict[str, Any]:
     folder = request.folder
     folder.create()
     print_fingerprint = fingerprint(scenes, bundle_hash(request.bundle), label_map)
-    _claim(request, print_fingerprint)
-    rows = _known_rows(folder, scenes)
-    pending = _pending(scenes, rows)
+    claim(folder, print_fingerprint, request.overwrite)
+    folder.sweep()
     formats = request.inference.format
-    unfinished = _unfinished(folder, scenes, rows, formats)
+    rows = known_rows(folder, scenes, formats)
+    pending = pending_blocks(scenes, rows)
+    unfinished = unfinished_scenes(folder, scenes, rows, formats)
     if not len(pending) and not unfinished:
-        say(f"{folder.path}: all {sum(len(scene.grid) for scene in scenes)} blocks are done already.")
-        return report(folder)
+        say(f"{folder.path}: all {counted(sum(len(scene.grid) for scene in scenes), 'block')} are done already.")
+        document = report(folder)
+        _set_state(folder, document)  # a kill may have come between the last file and run.json
+        return document
     what = costs(scenes)
     say(_plan_line(scenes, what, len(pending)))
     folder.update(
@@ -164,80 +182,23 @@ def predict(request: Request) -> dict[str, Any]:
             resources = stack.enter_context(ray_session(request.address))
         if len(pending):
             _run(request, card, scenes, label_map, pending, resources)
-            rows = _known_rows(folder, scenes)
-            unfinished = _unfinished(folder, scenes, rows, formats)
+            rows = read_ledger(folder.ledger)
+            unfinished = unfinished_scenes(folder, scenes, rows, formats)
         clock["blocks"] = time.time()
         for problem in _finish(request, card, unfinished, resources):
             say(problem)
         clock["files"] = time.time()
     document = report(folder)
-    folder.update(
-        mapping={
-            **folder.read()["mapping"],
-            "state": "failed" if document["failed"] else "done",
-            "last": _account(scenes, rows, pending, clock),
-        }
-    )
+    _set_state(folder, document, last=_account(scenes, rows, pending, clock))
     seconds = time.time() - clock["start"]
     mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
     say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(seconds)}.")
     return document
 
 
-def _claim(request: Request, new: dict[str, Any]) -> None:
-    """Make sure that the folder is free, holds this very run, or may be overwritten."""
-    folder = request.folder
-    known = (folder.read().get("mapping") or {}).get("fingerprint")
-    if known is None and not folder.ledger.exists() and not folder.masks.exists():
-        return
-    changed = differences(known, new) if known else ["masks or a ledger, but no run.json that explains them"]
-    if not changed:
-        if request.overwrite:
-            folder.clear_mapping()
-        return
-    if not request.overwrite:
-        raise InputError(
-            f"{folder.path} holds the run of {' and '.join(changed)}. Choose another output folder, or give "
-            "--overwrite to throw its masks away."
-        )
-    folder.clear_mapping()
-
-
-def _known_rows(folder: RunFolder, scenes: Sequence[ScenePlan]) -> dict[tuple[str, int], LedgerRow]:
-    """The ledger's rows, without those of scenes whose files have gone."""
-    present = {
-        scene.id
-        for scene in scenes
-        if (folder.masks / f"{scene.id}.zarr").exists() or (folder.masks / f"{scene.id}.tif").exists()
-    }
-    rows = read_ledger(folder.ledger) if folder.ledger.exists() else {}
-    return {key: row for key, row in rows.items() if key[0] in present}
-
-
-def _pending(scenes: Sequence[ScenePlan], rows: dict[tuple[str, int], LedgerRow]) -> np.ndarray:
-    """(blocks, 2) int64: index of the scene and number of the block, of all that is still to do."""
-    todo = [
-        (index, block)
-        for index, scene in enumerate(scenes)
-        for block in range(len(scene.grid))
-        if (row := rows.get((scene.id, block))) is None or row.error is not None
-    ]
-    return np.array(todo, np.int64).reshape(-1, 2)
-
-
-def _unfinished(
-    folder: RunFolder, scenes: Sequence[ScenePlan], rows: dict[tuple[str, int], LedgerRow], formats: Sequence[Any]
-) -> list[ScenePlan]:
-    """Scenes whose blocks are all done but whose files are not."""
-    blocks = {scene.id: 0 for scene in scenes}
-    for (scene_id, _), row in rows.items():
-        if scene_id in blocks and row.error is None:
-            blocks[scene_id] += 1
-    return [
-        scene
-        for scene in scenes
-        if blocks[scene.id] == len(scene.grid) and not is_finished(folder.masks, scene.id, formats)
-    ]
+def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None:
+    state = "failed" if document["failed"] else "done"
+    folder.update(mapping={**folder.read()["mapping"], "state": state, **more})
 
 
 def _run(
@@ -250,12 +211,14 @@ def _run(
 ) -> None:
     """Map the pending blocks with the engine that was asked for."""
     from segbatch.inference.work import Work
-    from segbatch.masks import create_store
+    from segbatch.masks import clean_partial, create_store
 
     for index in np.unique(pending[:, 0]).tolist():
         scene = scenes[index]
+        store = request.folder.masks / f"{scene.id}.zarr"
+        clean_partial(store)
         create_store(
-            request.folder.masks / f"{scene.id}.zarr",
+            store,
             width=scene.info.width,
             height=scene.info.height,
             shard=scene.shard,
@@ -299,14 +262,15 @@ def _engine(work: "Work", inference: Inference, use_gpu: bool, resources: Resour
     pool = plan_pool(
         cpus=resources.cpus,
         gpus=resources.gpus,
+        node_cpus=resources.node_cpus,
         use_gpu=use_gpu,
         min_actors=inference.actors.min,
         max_actors=inference.actors.max,
         blocks=len(work.pending),
     )
     say(
-        f"Predicting with {pool.max} actor{'s' if pool.max > 1 else ''}"
-        + (" on GPUs" if pool.use_gpu else f" of {pool.threads} thread{'s' if pool.threads != 1 else ''}")
+        f"Predicting with {counted(pool.max, 'actor')}"
+        + (" on GPUs" if pool.use_gpu else f" of {counted(pool.threads or 1, 'thread')}")
     )
     return run_ray(work, pool)
 
@@ -334,9 +298,10 @@ def _finish(request: Request, card: Card, scenes: Sequence[ScenePlan], resources
 
 
 def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:
-    count = f"{len(scenes)} scene{'s' if len(scenes) > 1 else ''}"
     left = f" ({what.blocks - pending} done already)" if pending < what.blocks else ""
-    return f"Mapping {count}, {what.pixels / 1e6:.1f} Mpx in {what.blocks} blocks{left}"
+    return (
+        f"Mapping {counted(len(scenes), 'scene')}, {what.pixels / 1e6:.1f} Mpx in {counted(what.blocks, 'block')}{left}"
+    )
 
 
 def _record(request: Request, card: Card, scenes: Sequence[ScenePlan], label_map: LabelMap, what: Costs) -> RunRecord:
@@ -407,5 +372,12 @@ def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRe
         InputError: There are not as many labels as scenes.
     """
     if labels and len(labels) != len(refs):
-        raise InputError(f"{len(refs)} scenes but {len(labels)} labels: give one --label for each scene, in order.")
-    return [replace(ref, label=label) for ref, label in zip(refs, labels, strict=True)] if labels else list(refs)
+        raise InputError(
+            f"{counted(len(refs), 'scene')} but {counted(len(labels), 'label')}: give one --label for each scene, "
+            "in order."
+        )
+    return (
+        [replace(ref, label=resolve(label, ".")) for ref, label in zip(refs, labels, strict=True)]
+        if labels
+        else list(refs)
+    )

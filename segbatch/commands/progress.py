@@ -16,6 +16,11 @@ def say(message: str) -> None:
     console.print(message, markup=False)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things for people: 1 block, 2 blocks."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: 8 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)

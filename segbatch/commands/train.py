@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,12 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         )
     folder.create()
     identity = _fingerprint(config, scenes)
-    if _claim(folder, identity, overwrite):
+    if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
     _check_model(config, len(scenes["train"][0][1].select_bands(config.scenes.bands)))
+    if overwrite:
+        folder.clear_training()
     known = {"fingerprint": identity, "state": "running"}
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
@@ -69,17 +72,20 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
 
 
 def _check_model(config: RunConfig, bands: int) -> None:
-    """Build the network without memory or weights, so that a wrong name is found before work begins."""
+    """Build the network, so that a wrong name or weights that cannot be had are found before work begins."""
     import torch
 
     from segbatch.models.build import build_model
 
-    with torch.device("meta"):
+    weights = config.model.weights
+    # Without weights to fetch it need not even have memory.
+    with torch.device("meta") if weights is None else nullcontext():
         build_model(
             config.model.architecture,
             config.model.encoder,
             in_channels=bands,
             num_classes=len(config.classes),
+            weights=weights,
             options=config.model.options,
         )
 
@@ -102,16 +108,13 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _claim(folder: RunFolder, identity: str, overwrite: bool) -> bool:
-    """Make sure that the folder is free, holds this very training, or may be overwritten.
+def _claim(folder: RunFolder, identity: str) -> bool:
+    """Make sure that the folder is free or holds this very training.
 
     Returns:
         Whether the training is done already.
     """
     known = folder.read().get("training") or {}
-    if overwrite:
-        folder.clear_training()
-        return False
     if known and known.get("fingerprint") != identity:
         raise InputError(
             f"{folder.path} holds a training with other scenes or settings. Choose another output folder, or "

@@ -1,6 +1,5 @@
 """The last step of a scene: the files that people open, made from its shards."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ from segbatch.classes import ClassTable
 from segbatch.errors import SegbatchError
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import clean_partial, write_cog
+from segbatch.masks.staging import staging_folder
 
 Format = Literal["cog", "zarr"]
 
@@ -20,8 +20,9 @@ def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
 
 def is_finished(masks: Path, scene_id: str, formats: Sequence[Format]) -> bool:
     """Whether all files of a scene whose blocks are all in the ledger are there."""
-    wanted = {"cog": masks / f"{scene_id}.tif", "zarr": masks / f"{scene_id}.zarr"}
-    return all(path.exists() == (name in formats) for name, path in wanted.items())
+    store, cog = masks / f"{scene_id}.zarr", masks / f"{scene_id}.tif"
+    # A COG that an earlier run wanted may stay; a store takes room and goes when it is not wanted.
+    return store.exists() == ("zarr" in formats) and (cog.exists() or "cog" not in formats)
 
 
 def finish_scene(
@@ -51,7 +52,9 @@ def finish_scene(
                 overviews=overviews,
             )
         if "zarr" not in formats:
-            shutil.rmtree(store)
+            # Under another name first: half a store must never be taken for a whole one.
+            with staging_folder(store) as doomed:
+                store.replace(doomed / store.name)
     except SegbatchError as error:
         return str(error)
     except OSError as error:

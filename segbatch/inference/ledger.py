@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.evaluation import confusion_matrix
+from segbatch.masks.staging import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,26 +133,38 @@ class LedgerWriter:
             os.fsync(file.fileno())
 
 
+def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:
+    """Remove the rows of scenes whose class masks have gone, so that they are never taken for done again.
+
+    Call it before the writers of a run start.
+    """
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        rows = list(_rows_of(path))
+        kept = [row for row in rows if row.scene not in scenes]
+        if len(kept) < len(rows):
+            write_whole(path, b"".join(row.to_json().encode() + b"\n" for row in kept))
+
+
 def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
     """The row of each block that has one, whole rows only.
 
     A block may have several rows (it was retried, or two workers did it): one that tells of success wins.
     """
     rows: dict[tuple[str, int], LedgerRow] = {}
-    for row in _lines(Path(folder)):
-        known = rows.get((row.scene, row.block))
-        if known is None or known.error is not None:
-            rows[row.scene, row.block] = row
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        for row in _rows_of(path):
+            known = rows.get((row.scene, row.block))
+            if known is None or known.error is not None:
+                rows[row.scene, row.block] = row
     return rows
 
 
-def _lines(folder: Path) -> Iterator[LedgerRow]:
-    for path in sorted(folder.glob("*.jsonl")):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if not line.endswith("\n"):
-                    continue
-                try:
-                    yield LedgerRow.from_json(line)
-                except (ValueError, KeyError, TypeError):
-                    continue  # cut short by a kill; its block has no row and is done again
+def _rows_of(path: Path) -> Iterator[LedgerRow]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                continue
+            try:
+                yield LedgerRow.from_json(line)
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by a kill; its block has no row and is done again

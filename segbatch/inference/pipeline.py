@@ -1,5 +1,6 @@
 """The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from segbatch.errors import SegbatchError
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.stages import BlockMask, BlockPixels
 from segbatch.inference.work import Work
@@ -21,6 +23,9 @@ _IO_CPUS = 0.25
 is left of a cluster after a node is lost."""
 
 _NO_PROGRESS_SECONDS = 600
+
+_SECONDS = ("read", "wait", "predict", "forward")
+"""Stages whose seconds travel with a class mask."""
 
 Row = dict[str, Any]
 _Item = TypeVar("_Item")
@@ -45,31 +50,44 @@ class Pool:
     threads: int | None
 
 
-def plan_pool(*, cpus: int, gpus: int, use_gpu: bool, min_actors: int, max_actors: int | None, blocks: int) -> Pool:
+def plan_pool(
+    *, cpus: int, gpus: int, node_cpus: int, use_gpu: bool, min_actors: int, max_actors: int | None, blocks: int
+) -> Pool:
     """How many actors, and how the cores are shared among them.
 
-    With GPUs there is an actor for each; without, one for each four cores, and the cores are shared among
-    them. Some CPU is always left to the tasks that read and write.
+    With GPUs there is an actor for each; without, one for each four cores (or node, where nodes are smaller),
+    and the cores are shared among them. Some CPU is always left to the tasks that read and write.
 
     Args:
         cpus: CPUs of the cluster.
         gpus: GPUs of the cluster.
+        node_cpus: CPUs of the node that has most: an actor that reserves more would never start.
         use_gpu: Whether actors get a GPU each.
         min_actors: Actors kept at all times.
         max_actors: Most actors at a time, or None for as many as there is room for.
         blocks: Blocks to map: more actors than blocks would idle.
     """
-    room = gpus if use_gpu else max(1, cpus // 4)
+    room = gpus if use_gpu else max(1, cpus // min(4, node_cpus))
     most = max(1, min(max_actors or max(room, min_actors), blocks))
     least = min(min_actors, most)
     if use_gpu:
         return Pool(least, most, 1 if cpus > most else cpus / (2 * most), True, None)
-    reserved = max(0.5, cpus - max(1, cpus // 8)) / most
-    return Pool(least, most, int(reserved) if reserved >= 1 else round(reserved, 4), False, max(1, cpus // most))
+    reserved = min(_without_io(cpus) / most, _without_io(node_cpus))
+    threads = max(1, min(cpus // most, node_cpus))
+    return Pool(least, most, int(reserved) if reserved >= 1 else math.floor(reserved * 1e4) / 1e4, False, threads)
+
+
+def _without_io(cpus: int) -> float:
+    """What actors may reserve of ``cpus``; the rest is for reading and writing."""
+    return max(0.5, cpus - max(1, cpus // 8))
 
 
 def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
-    """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running."""
+    """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running.
+
+    Raises:
+        SegbatchError: A model cannot be loaded, a file cannot be written, or Ray gave up.
+    """
     read, write = work.reader(), work.writer()
     pending = work.pending
 
@@ -78,9 +96,16 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
         return _pixels_to_row(read(scene, block))
 
     def write_block(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"row": [write(_row_to_mask(batch)).to_json()]}
+        # What ends the run travels as a row: raised here, it would arrive buried in pages of Ray's tracebacks.
+        fatal = str(batch["fatal"][0])
+        if not fatal:
+            try:
+                return {"row": [write(_row_to_mask(batch)).to_json()], "fatal": [""]}
+            except SegbatchError as error:
+                fatal = str(error)
+        return {"row": [""], "fatal": [fatal]}
 
-    with _quiet_context():
+    with _quiet_context(), _plain_errors():
         # One row a Ray block all the way: batches are then views of shared memory, never copies.
         rows = (
             _numbers(len(pending))
@@ -97,7 +122,9 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
             .map_batches(write_block, batch_size=None, num_cpus=_IO_CPUS, zero_copy_batch=True)
         )
         for batch in rows.iter_batches(batch_size=None, prefetch_batches=0):
-            for line in batch["row"]:
+            for line, fatal in zip(batch["row"], batch["fatal"], strict=True):
+                if fatal:
+                    raise SegbatchError(str(fatal))
                 yield LedgerRow.from_json(str(line))
 
 
@@ -107,7 +134,7 @@ def map_items(function: Callable[[_Item], str], items: Sequence[_Item]) -> Itera
     def call(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return {"result": [function(items[int(batch["number"][0])])]}
 
-    with _quiet_context():
+    with _quiet_context(), _plain_errors():
         results = _numbers(len(items)).map_batches(call, batch_size=None, num_cpus=_IO_CPUS)
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
             yield from map(str, batch["result"])
@@ -126,6 +153,19 @@ def _quiet_context() -> Iterator[None]:
         context.enable_progress_bars, context.execution_no_progress_timeout_s = saved
 
 
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Say in a line what Ray says in pages: the last one before it begins to tell what followed from it."""
+    try:
+        yield
+    except SegbatchError:
+        raise
+    except Exception as error:
+        first = str(error).split("The above exception was the direct cause")[0]
+        lines = [line.strip() for line in first.splitlines() if line.strip()]
+        raise SegbatchError(f"The work failed on Ray: {lines[-1] if lines else type(error).__name__}") from error
+
+
 def _numbers(count: int) -> ray.data.Dataset:
     """The numbers from 0, one a Ray block."""
     return ray.data.read_datasource(_Numbers(count), override_num_blocks=count, num_cpus=_IO_CPUS)
@@ -136,10 +176,21 @@ class _Predict:
 
     def __init__(self, work: Work, threads: int | None) -> None:
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
-        self._predict = work.predictor(threads, device)
+        self._fatal = ""
+        try:
+            self._predict = work.predictor(threads, device)
+        except SegbatchError as error:
+            self._fatal = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Row:
-        return _mask_to_row(self._predict(_row_to_pixels(batch)))
+        pixels = _row_to_pixels(batch)
+        if not self._fatal:
+            try:
+                return _mask_to_row(self._predict(pixels))
+            except SegbatchError as error:
+                self._fatal = str(error)
+        nothing, seconds = np.zeros((0, 0), np.uint8), dict.fromkeys(_SECONDS, 0.0)
+        return _mask_to_row(BlockMask(pixels.scene, pixels.block, nothing, 0, 0.0, seconds), self._fatal)
 
 
 class _Numbers(Datasource):
@@ -196,7 +247,7 @@ def _row_to_pixels(row: Row) -> BlockPixels:
     )
 
 
-def _mask_to_row(predicted: BlockMask) -> Row:
+def _mask_to_row(predicted: BlockMask, fatal: str = "") -> Row:
     empty = not predicted.mask.size
     return {
         "scene": np.array([predicted.scene]),
@@ -207,6 +258,7 @@ def _mask_to_row(predicted: BlockMask) -> Row:
         "started": np.array([predicted.started]),
         **{name: np.array([seconds]) for name, seconds in predicted.seconds.items()},
         "error": np.array([predicted.error or ""]),
+        "fatal": np.array([fatal]),
     }
 
 
@@ -217,6 +269,6 @@ def _row_to_mask(row: Row) -> BlockMask:
         mask=row["mask"][0][:0, :0] if row["empty"][0] else row["mask"][0],
         windows=int(row["windows"][0]),
         started=float(row["started"][0]),
-        seconds={name: float(row[name][0]) for name in ("read", "wait", "predict", "forward")},
+        seconds={name: float(row[name][0]) for name in _SECONDS},
         error=str(row["error"][0]) or None,
     )

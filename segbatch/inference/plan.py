@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -157,7 +158,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -
             "shape": [scene.info.height, scene.info.width],
             "bands": scene.bands,
             "nodata": str(scene.info.nodata),
-            "label": scene.ref.label,
+            "label": None if scene.ref.label is None else _stamp(scene.ref.label),
             "core": scene.core,
             "halo": scene.grid.lattice.halo,
             "block": scene.shard,
@@ -177,18 +178,28 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two fingerprints, in words."""
     found = []
     if old.get("bundle") != new["bundle"]:
-        found.append("another bundle")
+        found.append("the bundle")
     if old.get("settings") != new["settings"]:
-        found.append("another core, halo or block size")
+        found.append("core, halo or block size")
     if old.get("label_values") != new["label_values"]:
-        found.append("other label values")
+        found.append("the label values")
     before, now = old.get("scenes", {}), new["scenes"]
     if set(before) != set(now):
-        found.append("other scenes")
+        found.append("the list of scenes")
     changed = sorted(scene for scene in set(before) & set(now) if before[scene] != now[scene])
-    if changed and "another core, halo or block size" not in found:
-        found.append(f"a changed scene ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''})")
+    if changed and "core, halo or block size" not in found:
+        listed = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
+        found.append(f"bands, nodata, label or the file itself of {listed}")
     return found
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    """Path, bytes and modification time of a file; -1 where they cannot be told."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path, -1, -1
+    return path, status.st_size, status.st_mtime_ns
 
 
 def _digest(data: Any) -> str:

@@ -10,18 +10,21 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA, LabelMap
-from segbatch.errors import SceneReadError, SegbatchError
+from segbatch.errors import InputError, SceneReadError, SegbatchError
 from segbatch.inference.ledger import LedgerRow, LedgerWriter
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import write_block
 from segbatch.scenes import LabelReader, SceneReader, open_scene
 from segbatch.scenes.scene import read_padded
+
+if TYPE_CHECKING:
+    from segbatch.inference.predictor import Prediction
 
 _OPEN_SCENES = 4
 
@@ -123,6 +126,7 @@ class PredictStage:
         if threads is not None:
             torch.set_num_threads(threads)
         self._scenes = scenes
+        self._batch_size = batch_size
         loaded = load_bundle(bundle)
         self._predictor = Predictor(
             loaded.model, loaded.card.mean, loaded.card.std, batch_size=batch_size, device=device
@@ -136,9 +140,7 @@ class PredictStage:
         if pixels.valid.size:
             plan = self._scenes[pixels.scene]
             owned = plan.grid[pixels.block].owned
-            prediction = self._predictor.predict(
-                pixels.values, pixels.valid, core=plan.core, halo=plan.grid.lattice.halo
-            )
+            prediction = self._predict(pixels, plan)
             # A copy lets go of the whole cores' array, of which border blocks own a part only.
             mask = np.ascontiguousarray(prediction.mask[: owned.height, : owned.width])
             windows, forward = prediction.windows, prediction.forward_seconds
@@ -149,6 +151,18 @@ class PredictStage:
             "forward": forward,
         }
         return BlockMask(pixels.scene, pixels.block, mask, windows, pixels.started, seconds, pixels.error)
+
+    def _predict(self, pixels: BlockPixels, plan: ScenePlan) -> "Prediction":
+        import torch
+
+        lattice = plan.grid.lattice
+        try:
+            return self._predictor.predict(pixels.values, pixels.valid, core=plan.core, halo=lattice.halo)
+        except torch.OutOfMemoryError as error:
+            raise SegbatchError(
+                f"The GPU's memory does not hold a batch of {self._batch_size} windows of {lattice.window_height} x "
+                f"{lattice.window_width} pixels: lower the batch size or the core."
+            ) from error
 
 
 class WriteStage:
@@ -201,8 +215,11 @@ class WriteStage:
             mask = np.full((owned.height, owned.width), NODATA, np.uint8)
         label = None
         if plan.ref.label is not None:
-            with LabelReader(plan.ref.label, self._label_map) as reader:
-                label = reader.read(owned)
+            try:
+                with LabelReader(plan.ref.label, self._label_map) as reader:
+                    label = reader.read(owned)
+            except InputError as problem:  # it was there when the run began
+                raise SceneReadError(str(problem)) from problem
         write_block(self._masks / f"{plan.id}.zarr", owned, mask)
         return LedgerRow.of(
             plan.id,

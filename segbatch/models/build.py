@@ -1,6 +1,7 @@
 """Build networks by name through segmentation-models-pytorch."""
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,11 +33,9 @@ def build_model(
     Raises:
         InputError: A name is unknown, an option does not fit, or the weights cannot be had.
     """
-    known = set(smp.MODEL_ARCHITECTURES_MAPPING)
-    if architecture.lower() not in known:
-        raise InputError(f"Unknown architecture {architecture!r}; {_suggest(architecture.lower(), known)}")
-    if not encoder.startswith("tu-") and encoder not in smp.encoders.get_encoder_names():
-        raise InputError(f"Unknown encoder {encoder!r}; {_suggest(encoder, smp.encoders.get_encoder_names())}")
+    check_names(architecture, encoder, weights)
+    if not encoder.startswith("tu-"):  # timm's take arguments of their own
+        _check_options(architecture, options or {})
     try:
         return smp.create_model(
             architecture,
@@ -55,10 +54,37 @@ def build_model(
         raise InputError(f"{architecture} with {encoder} cannot be built: {_first_line(error)}") from error
 
 
+def check_names(architecture: str, encoder: str, weights: str | None = None) -> None:
+    """Refuse names that segmentation-models-pytorch does not know; timm's are checked when they are built.
+
+    Raises:
+        InputError: Names the nearest known ones.
+    """
+    architectures, encoders = set(smp.MODEL_ARCHITECTURES_MAPPING), smp.encoders.get_encoder_names()
+    if architecture.lower() not in architectures:
+        raise InputError(f"Unknown architecture {architecture!r}; {_suggest(architecture.lower(), architectures)}")
+    if encoder.startswith("tu-"):
+        return
+    if encoder not in encoders:
+        raise InputError(f"Unknown encoder {encoder!r}; {_suggest(encoder, encoders)}")
+    known = list(smp.encoders.encoders[encoder]["pretrained_settings"])
+    if weights is not None and weights not in known:
+        raise InputError(f"{encoder} has no weights {weights!r}; there are {', '.join(known) or 'none'}.")
+
+
 def model_stride(model: torch.nn.Module) -> int:
     """Input sides must be multiples of this many pixels, and windows must start at multiples of it."""
     stride = getattr(getattr(model, "encoder", None), "output_stride", 32)
     return int(stride)
+
+
+def _check_options(architecture: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the architecture does not have: it would ignore them without a word."""
+    parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()]).parameters
+    known = {name for name, parameter in parameters.items() if parameter.kind != parameter.VAR_KEYWORD}
+    for name in options:
+        if name not in known:
+            raise InputError(f"{architecture} has no option {name!r}; {_suggest(name, known)}")
 
 
 def _suggest(word: str, known: set[str] | list[str]) -> str:

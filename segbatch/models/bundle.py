@@ -44,11 +44,23 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
         (temporary / "README.md").unlink(missing_ok=True)  # a generic page with somebody else's licence line
         (temporary / CARD).write_text(json.dumps(bundle.card.to_json(), indent=2) + "\n")
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Move ``new``, on the same file system, to where ``folder`` is.
+
+    An interruption leaves the older folder, none, or the new one, but never a part of one.
+    """
+    if folder.exists():
+        older = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        os.replace(folder, older)  # renaming is atomic, removing is not
+        os.replace(new, folder)
+        shutil.rmtree(older, ignore_errors=True)
+    else:
+        os.replace(new, folder)
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -66,4 +78,9 @@ def load_bundle(folder: str | Path) -> Bundle:
     except Exception as error:
         # The loader raises all kinds of errors on damaged files; none of them is ours to retry.
         raise InputError(f"The bundle {folder} is damaged: {' '.join(str(error).split())[:300]}") from error
+    takes = {"classes": len(card.classes), "bands": len(card.band_names)}
+    has = {"classes": model.config["classes"], "bands": model.config["in_channels"]}
+    for what, count in takes.items():
+        if has[what] != count:
+            raise InputError(f"The bundle {folder} is damaged: its card has {count} {what}, its model {has[what]}.")
     return Bundle(model.eval(), card)

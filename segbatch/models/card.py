@@ -60,11 +60,13 @@ class Card:
         """The inverse of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: The data are not a card's.
+            KeyError, TypeError, ValueError, AttributeError, InputError: The data are not a card's.
         """
         if data["format"] != _FORMAT:
             raise ValueError(f"its format is {data['format']}; this segbatch reads {_FORMAT}")
         classes = ClassTable.from_json(data["classes"])
+        if not len(data["band_names"]) == len(data["mean"]) == len(data["std"]):
+            raise ValueError("band_names, mean and std differ in length")
         return cls(
             classes=classes,
             band_names=tuple(data["band_names"]),
@@ -122,7 +124,7 @@ def read_card(folder: str | Path) -> Card:
         raise InputError(f"{folder} is not a bundle: it has no {missing[0]}.")
     try:
         return Card.from_json(json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{folder / CARD} is not a bundle's card: {error}") from error
 
 

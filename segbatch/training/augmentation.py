@@ -5,7 +5,7 @@ Each function draws from a generator that is the tile's own, so training is repe
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -68,13 +68,21 @@ def color(bands: int, augment: Augment, rng: np.random.Generator) -> Color:
 def _resize(tile: Tile, side: int) -> Tile:
     index = (np.arange(side) + 0.5) * (tile.label.shape[0] / side)
     nearest = np.ix_(index.astype(np.intp), index.astype(np.intp))
-    # Fill values and NaN must not bleed into their neighbours' colours more than their own mean would.
-    real = np.where(tile.valid, tile.values, 0).astype(np.float32)
-    resized = torch.nn.functional.interpolate(
-        torch.from_numpy(real)[None], size=(side, side), mode="bilinear", align_corners=False
-    )[0].numpy()
     dtype = tile.values.dtype
+    # Float32 cannot hold every 32-bit integer.
+    real = np.where(tile.valid, tile.values, 0).astype(np.result_type(dtype, np.float32))
+    resized = _bilinear(real, side)
+    if not tile.valid.all():
+        # A pixel beside fill values or NaN is the mean of its valid neighbours alone.
+        share = _bilinear(tile.valid[np.newaxis].astype(real.dtype), side)
+        resized = np.divide(resized, share, out=np.zeros_like(resized), where=share > 0)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype.name)
         resized = np.clip(np.rint(resized), limits.min, limits.max)
     return Tile(resized.astype(dtype), tile.valid[nearest], tile.label[nearest])
+
+
+def _bilinear(values: NDArray[Any], side: int) -> NDArray[Any]:
+    return torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None], size=(side, side), mode="bilinear", align_corners=False
+    )[0].numpy()

@@ -112,6 +112,7 @@ def train_loop(config: dict[str, Any]) -> None:
         started = time.perf_counter()
         mean_loss, waited = _run_epoch(job, learner, epoch, rank, world, tell)
         trained = time.perf_counter()
+        _share_buffers(learner.kept)
         predictor = Predictor(learner.snapshot(), job.survey.mean, job.survey.std, device=device)
         confusion = _summed(
             validate(predictor, job.validate, job.label_map, stride=stride, halo=halo, part=(rank, world)), device
@@ -195,6 +196,13 @@ def _run_epoch(
                 }
             )
     return total / job.steps_per_epoch, waited
+
+
+def _share_buffers(model: torch.nn.Module) -> None:
+    """Give all workers rank 0's batch normalisation statistics, so that they validate the model that is kept."""
+    if torch.distributed.is_initialized():
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _summed(confusion: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:

@@ -40,5 +40,11 @@ def _term(name: str, label_smoothing: float) -> Loss:
     if name == "dice":
         return smp.losses.DiceLoss("multiclass", ignore_index=IGNORE_INDEX)
     if name == "focal":
-        return smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX)
+        focal = smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX)
+
+        def focal_or_zero(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            # Here, too, the mean over no pixel is 0 / 0.
+            return focal(logits, label) if (label != IGNORE_INDEX).any() else logits.sum() * 0
+
+        return focal_or_zero
     raise ValueError(f"unknown loss {name!r}")

@@ -55,7 +55,7 @@ class BandSums:
         """Mean and standard deviation of each band; a constant band has deviation 1."""
         mean = self.total / self.count
         std = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
-        std[std < 1e-6 * np.maximum(1, np.abs(mean))] = 1
+        std[std <= 1e-6 * np.abs(mean)] = 1  # what is left of a constant by rounding
         return tuple(mean.tolist()), tuple(std.tolist())
 
 

@@ -100,15 +100,15 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
         temporary = bundle.with_name(f".{bundle.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(Path(folder) / "bundle", temporary)
-        shutil.rmtree(bundle, ignore_errors=True)
-        os.replace(temporary, bundle)
+        replace_folder(temporary, bundle)
 
 
 @contextmanager
 def _relay(listener: Listener) -> Iterator[Listener]:
     """A function that workers anywhere on the cluster call, and whose events reach ``listener`` here."""
 
-    @ray.remote(num_cpus=0)
+    # Its node may be lost as any other; events are for people, so losing some is no failure.
+    @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     class Relay:
         def __init__(self) -> None:
             self._events: list[str] = []

@@ -1,0 +1,90 @@
+"""What a run's folder holds already: whether a request may go on with it, and what is left to do."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbatch.commands.folder import RunFolder
+from segbatch.errors import InputError
+from segbatch.inference.finish import Format, is_finished
+from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
+from segbatch.inference.plan import ScenePlan, differences
+
+Rows = Mapping[tuple[str, int], LedgerRow]
+
+
+def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that the folder is free, holds this very run, or may be overwritten.
+
+    Args:
+        folder: The run's.
+        new: Fingerprint of what is to be done.
+        overwrite: Throw away what is there.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    content = folder.read()
+    known = (content.get("mapping") or {}).get("fingerprint")
+    if known is None and not folder.ledger.exists() and not folder.masks.exists():
+        return
+    changed = differences(known, new) if known else []
+    if known and not changed and not overwrite:
+        return
+    if not overwrite:
+        if known:
+            what = f"a run that differs in {' and '.join(changed)}"
+        else:
+            what = "an evaluation" if content.get("evaluation") else "masks or a ledger that are not of a known run"
+        raise InputError(
+            f"{folder.path} holds {what}. Choose another output folder, or give --overwrite to throw away "
+            "what is there."
+        )
+    folder.clear_mapping()
+
+
+def known_rows(folder: RunFolder, scenes: Sequence[ScenePlan], formats: Sequence[Format]) -> Rows:
+    """The ledger's rows. Those of scenes whose class masks have gone are forgotten, for good.
+
+    Call it before the writers of a run start.
+    """
+    if not folder.ledger.exists():
+        return {}
+    gone = {scene.id for scene in scenes if not _has_mask(folder, scene.id, formats)}
+    forget_scenes(folder.ledger, gone)
+    return read_ledger(folder.ledger)
+
+
+def pending_blocks(scenes: Sequence[ScenePlan], rows: Rows) -> NDArray[np.int64]:
+    """(blocks, 2) int64: index of the scene and number of the block, of all that is still to do."""
+    todo = [
+        (index, block)
+        for index, scene in enumerate(scenes)
+        for block in range(len(scene.grid))
+        if (row := rows.get((scene.id, block))) is None or row.error is not None
+    ]
+    return np.array(todo, np.int64).reshape(-1, 2)
+
+
+def unfinished_scenes(
+    folder: RunFolder, scenes: Sequence[ScenePlan], rows: Rows, formats: Sequence[Format]
+) -> list[ScenePlan]:
+    """Scenes whose blocks are all done but whose files are not."""
+    blocks = {scene.id: 0 for scene in scenes}
+    for (scene_id, _), row in rows.items():
+        if scene_id in blocks and row.error is None:
+            blocks[scene_id] += 1
+    return [
+        scene
+        for scene in scenes
+        if blocks[scene.id] == len(scene.grid) and not is_finished(folder.masks, scene.id, formats)
+    ]
+
+
+def _has_mask(folder: RunFolder, scene_id: str, formats: Sequence[Format]) -> bool:
+    """Whether there is the store, which all files can be made from, or all that is wanted of them."""
+    if (folder.masks / f"{scene_id}.zarr").exists():
+        return True
+    return "zarr" not in formats and (folder.masks / f"{scene_id}.tif").exists()

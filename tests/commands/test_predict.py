@@ -1,0 +1,259 @@
+"""Mapping scenes in this process: the files, the figures, and what is refused."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, precision_recall_fscore_support
+
+from segbatch.classes import LabelMap
+from segbatch.commands.predict import Request, plan, predict, with_labels
+from segbatch.errors import InputError
+from segbatch.scenes import SceneRef
+
+MakeRaster = Callable[..., str]
+Paint = Callable[..., NDArray[np.uint8]]
+MakeRequest = Callable[..., Request]
+
+AT = Affine(0.6, 0, 399960.3, 0, -0.6, 5000040.7)
+
+
+def class_mask(folder: Path, scene: str) -> NDArray[np.uint8]:
+    with rasterio.open(folder / "masks" / f"{scene}.tif") as dataset:
+        return dataset.read(1)
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, make_raster: MakeRaster, paint: Paint) -> dict[str, str]:
+    """Three sizes: several windows, odd; smaller than a window; one with a map and nodata."""
+    mapped = paint(210, 331, 3)
+    mapped[:, 100:, :90] = 0
+    return {
+        "odd": make_raster(tmp_path / "odd.tif", paint(301, 143, 1)),
+        "small": make_raster(tmp_path / "small.png", paint(21, 9, 2)),
+        "mapped": make_raster(tmp_path / "mapped.tif", mapped, crs="EPSG:32633", transform=AT, nodata=0),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_cog_and_zarr_agree_and_lie_where_the_scene_lies(
+    tmp_path: Path, scenes: dict[str, str], make_request: MakeRequest
+) -> None:
+    document = predict(make_request(tmp_path / "run", scenes))
+    for name, path in scenes.items():
+        store = zarr.open_array(tmp_path / "run" / "masks" / f"{name}.zarr" / "class_mask", mode="r")
+        with rasterio.open(path) as scene, rasterio.open(tmp_path / "run" / "masks" / f"{name}.tif") as cog:
+            found = cog.read(1)
+            np.testing.assert_array_equal(store[:], found)
+            assert found.shape == scene.shape
+            assert (cog.crs, cog.transform) == (scene.crs, scene.transform)
+            np.testing.assert_array_equal(found == 255, ~scene.dataset_mask().astype(bool))
+    with xr.open_zarr(tmp_path / "run" / "masks" / "mapped.zarr", consolidated=False) as store:
+        reference = store["spatial_ref"].attrs
+        assert Affine.from_gdal(*map(float, reference["GeoTransform"].split())) == AT
+        assert rasterio.crs.CRS.from_wkt(reference["crs_wkt"]) == rasterio.crs.CRS.from_epsg(32633)
+    assert [scene["status"] for scene in document["scenes"]] == ["unlabelled"] * 3
+    assert document["miou"] is None
+    assert len({int(v) for v in np.unique(class_mask(tmp_path / "run", "odd"))}) > 1
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_block_size_and_formats_change_no_byte(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    images = {"a": make_raster(tmp_path / "a.tif", paint(640, 1130, 1))}
+
+    def mapped(name: str, **inference: Any) -> NDArray[np.uint8]:
+        predict(make_request(tmp_path / name, images, inference=inference))
+        return class_mask(tmp_path / name, "a")
+
+    plain = mapped("plain")
+    np.testing.assert_array_equal(mapped("blocks", block_mb=1), plain)
+    np.testing.assert_array_equal(mapped("cog", format=["cog"]), plain)
+    assert len(list((tmp_path / "blocks" / "masks" / "a.zarr" / "class_mask" / "c").rglob("*"))) > 2
+    assert not (tmp_path / "cog" / "masks" / "a.zarr").exists()
+    # Another batch size adds up the same floats in another order; where a window stands in a batch must not matter.
+    batches = mapped("batches", batch_size=3)
+    np.testing.assert_array_equal(mapped("batches and blocks", batch_size=3, block_mb=1), batches)
+    assert (batches != plain).mean() < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_figures_are_scikit_learn_s(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    rng = np.random.default_rng(8)
+    images, labels, truth, found = {}, {}, [], []
+    values = {7: "water", 9: "forest", 200: "town"}
+    for number, (height, width) in enumerate([(150, 170), (64, 201)]):
+        pixels = paint(height, width, number)
+        pixels[:, :20] = 0
+        label = rng.choice(np.array([7, 9, 200, 3], np.uint8), (height, width), p=[0.3, 0.3, 0.2, 0.2])
+        name = f"s{number}"
+        images[name] = make_raster(tmp_path / f"{name}.tif", pixels, nodata=0)
+        labels[name] = make_raster(tmp_path / f"{name}_label.tif", label)
+        truth.append(label)
+    ids = {"water": 0, "forest": 1, "field": 2, "town": 3}
+    label_map = LabelMap(4, tuple((value, ids[name]) for value, name in values.items()))
+    document = predict(make_request(tmp_path / "run", images, labels, label_map=label_map))
+
+    for name, label in zip(images, truth, strict=True):
+        mask = class_mask(tmp_path / "run", name)
+        counted = (mask != 255) & np.isin(label, list(values))
+        lookup = {value: ids[name] for value, name in values.items()}
+        found.append((np.vectorize(lookup.get)(label[counted]), mask[counted]))
+    y_true, y_pred = (np.concatenate(part) for part in zip(*found, strict=True))
+    metrics = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert metrics == document
+    np.testing.assert_array_equal(metrics["confusion"], confusion_matrix(y_true, y_pred, labels=range(4)))
+    iou = jaccard_score(y_true, y_pred, labels=range(4), average=None, zero_division=0)
+    precision, recall, dice, support = precision_recall_fscore_support(
+        y_true, y_pred, labels=range(4), zero_division=0
+    )
+    for index, item in enumerate(metrics["classes"]):
+        assert item["name"] == list(ids)[index]
+        assert item["iou"] == pytest.approx(iou[index], abs=1e-12)
+        assert item["dice"] == pytest.approx(dice[index], abs=1e-12)
+        assert item["precision"] == pytest.approx(precision[index], abs=1e-12)
+        if support[index]:
+            assert item["recall"] == pytest.approx(recall[index], abs=1e-12)
+        else:
+            assert item["recall"] is None
+        assert item["support"] == support[index]
+    assert (y_pred == 2).any()  # else "field" would have no figure at all
+    assert metrics["miou"] == pytest.approx(iou.mean(), abs=1e-12)
+    assert metrics["pixel_accuracy"] == pytest.approx(accuracy_score(y_true, y_pred), abs=1e-12)
+    assert metrics["counted_pixels"] == len(y_true)
+    for scene, (scene_true, scene_pred) in zip(metrics["scenes"], found, strict=True):
+        expected = jaccard_score(scene_true, scene_pred, labels=range(4), average=None, zero_division=0)
+        np.testing.assert_allclose(scene["iou"], expected, atol=1e-12)
+
+
+def test_bands_nodata_and_types_come_from_the_request(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    values = np.concatenate([paint(70, 90, 1), paint(70, 90, 2)])
+    values[:, 10:30, 10:30] = 5
+    names = ["b1", "b2", "b3", "red", "green", "blue"]
+    image = make_raster(tmp_path / "a.tif", values, names=names, photometric="minisblack", crs="EPSG:32633", transform=AT)
+    by_name = make_request(tmp_path / "names", {"a": image}, bands=["Blue", "red", 5], nodata=5)
+    predict(by_name)
+    reordered = make_raster(tmp_path / "b.tif", values[[5, 3, 4]], crs="EPSG:32633", transform=AT)
+    predict(make_request(tmp_path / "order", {"a": reordered}, nodata=5))
+    found = class_mask(tmp_path / "names", "a")
+    np.testing.assert_array_equal(found, class_mask(tmp_path / "order", "a"))
+    np.testing.assert_array_equal(found == 255, (values[[5, 3, 4]] == 5).all(axis=0))
+
+
+def test_labels_are_paired_in_order() -> None:
+    refs = [SceneRef("a", "a.tif"), SceneRef("b", "b.tif")]
+    assert with_labels(refs, []) == refs
+    paired = with_labels(refs, ["x.tif", "s3://bucket/y.tif"])
+    assert [ref.label for ref in paired] == [str(Path("x.tif").absolute()), "s3://bucket/y.tif"]
+    with pytest.raises(InputError, match="2 scenes but 1 label: give one --label for each scene"):
+        with_labels(refs, ["x.tif"])
+
+
+def test_planning_writes_nothing(tmp_path: Path, scenes: dict[str, str], make_request: MakeRequest) -> None:
+    card, plans, label_map = plan(make_request(tmp_path / "run", scenes))
+    assert [p.id for p in plans] == list(scenes)
+    assert plans[0].core == (64, 64)
+    assert plans[0].grid.lattice.halo == card.halo == 16
+    assert label_map == LabelMap(4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_that_is_wrong_is_said_before_work_begins(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    good = make_raster(tmp_path / "good.tif", paint(40, 50))
+    (tmp_path / "text.tif").write_text("no image")
+    map_options = {"crs": "EPSG:32633", "transform": AT}
+    placed = make_raster(tmp_path / "placed.tif", paint(40, 50), **map_options)
+    labels = {
+        "size": make_raster(tmp_path / "l1.tif", np.zeros((40, 51), np.uint8)),
+        "values": make_raster(tmp_path / "l2.tif", np.full((40, 50), 9, np.uint8)),
+        "floats": make_raster(tmp_path / "l3.tif", np.zeros((40, 50), np.float32)),
+        "crs": make_raster(tmp_path / "l4.tif", np.zeros((40, 50), np.uint8), crs="EPSG:32634", transform=AT),
+    }
+    images = {
+        "missing": str(tmp_path / "missing.tif"),
+        "text": str(tmp_path / "text.tif"),
+        "folder": str(tmp_path),
+        "bands": make_raster(tmp_path / "bands.tif", paint(40, 50)[:2]),
+        "dtype": make_raster(tmp_path / "dtype.tif", paint(40, 50).astype(np.uint16)),
+        **dict.fromkeys(labels, good),
+        "crs": placed,
+    }
+    expected = {
+        "missing": "missing.tif does not exist",
+        "text": "text.tif cannot be read as an image",
+        "folder": "is a folder, not an image",
+        "bands": "has 2 bands, but the bundle takes 3",
+        "dtype": "holds uint16, but the bundle was trained on uint8",
+        "size": "is 51 x 40 pixels, but its scene .* is 50 x 40",
+        "values": "has values without a class: 9",
+        "floats": "holds float32; class labels are whole numbers",
+        "crs": "not on the grid of its scene",
+    }
+    for name, message in expected.items():
+        with pytest.raises(InputError, match=message) as caught:
+            predict(make_request(tmp_path / "run", {name: images[name]}, labels))
+        assert "\n" not in str(caught.value)
+        assert caught.value.exit_code == 2
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError) as caught:
+        predict(make_request(tmp_path / "run", images, labels))
+    assert len(str(caught.value).splitlines()) == 9  # one a scene, the ninth in place of what is left out
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "segbatch.json"])
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_a_bundle_that_is_not_whole_is_refused_before_work_begins(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest, tiny_bundle: Path, file: str, how: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for entry in tiny_bundle.iterdir():
+        if entry.name != file:
+            (bundle / entry.name).symlink_to(entry)
+        elif how == "cut":
+            (bundle / file).write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
+    image = make_raster(tmp_path / "a.tif", paint(20, 20))
+    expected = "is damaged|not a bundle's card" if how == "cut" else f"it has no {file}"
+    with pytest.raises(InputError, match=expected) as caught:
+        predict(make_request(tmp_path / "run", {"a": image}, bundle=bundle))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_damaged_scene_fails_alone_and_is_named_everywhere(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    images = {
+        name: make_raster(tmp_path / f"{name}.tif", paint(160, 160, seed), tiled=True, blockxsize=32, blockysize=32)
+        for seed, name in enumerate(["one", "cut", "two"])
+    }
+    content = Path(images["cut"]).read_bytes()
+    Path(images["cut"]).write_bytes(content[: len(content) * 3 // 4])
+    document = predict(make_request(tmp_path / "run", images))
+    assert [item["id"] for item in document["failed"]] == ["cut"]
+    assert "cut.tif is damaged" in document["failed"][0]["error"]
+    assert "cut.tif is damaged" in (tmp_path / "run" / "report" / "report.html").read_text()
+    with open(tmp_path / "run" / "report" / "per_scene.csv", newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["unlabelled", "failed", "unlabelled"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["mapping"]["state"] == "failed"
+    assert not (tmp_path / "run" / "masks" / "cut.tif").exists()
+    predict(make_request(tmp_path / "clean", {name: images[name] for name in ("one", "two")}))
+    for name in ("one", "two"):
+        np.testing.assert_array_equal(class_mask(tmp_path / "run", name), class_mask(tmp_path / "clean", name))

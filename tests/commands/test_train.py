@@ -1,0 +1,501 @@
+"""`segbatch train` from the command line's words to the bundle, with Ray Train in between."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+
+import segbatch.commands.train as train_module
+from segbatch.classes import LabelMap
+from segbatch.cli import main
+from segbatch.geometry import Window
+from segbatch.inference.predictor import Predictor
+from segbatch.models.bundle import load_bundle
+from segbatch.training.survey import TrainingScene
+from segbatch.training.validation import validate
+
+WriteRaster = Callable[..., str]
+HEIGHT, WIDTH = 128, 160
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a call of the command line left."""
+
+    code: Any
+    text: str
+
+
+def segbatch(*words: str) -> Said:
+    """Call the command line in this process."""
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(list(words))
+    return Said(ended.value.code or 0, said.getvalue())
+
+
+def write_scenes(folder: Path, write: WriteRaster) -> Path:
+    """Three scenes of two classes that differ in colour, and a configuration for them."""
+    for index in range(3):
+        rng = np.random.default_rng(index)
+        label = np.kron(rng.integers(0, 2, (HEIGHT // 16, WIDTH // 16)), np.ones((16, 16), int))
+        image = np.stack([60 + 120 * label, 200 - 100 * label, 90 + 0 * label]) + rng.integers(-20, 20, (3, HEIGHT, WIDTH))
+        write(folder / f"image{index}.tif", image.clip(0, 255).astype(np.uint8))
+        write(folder / f"label{index}.tif", label.astype(np.uint8))
+    entries = [{"image": f"image{index}.tif", "label": f"label{index}.tif"} for index in range(3)]
+    path = folder / "run.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "colours",
+                "output": str(folder / "run"),
+                "classes": [{"name": "dark"}, {"name": "bright"}],
+                "scenes": {"root": str(folder), "train": entries[:2], "validate": entries[2:]},
+                "model": {"encoder": "resnet18", "options": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}},
+                "training": {
+                    "epochs": EPOCHS,
+                    "steps_per_epoch": 3,
+                    "tile": 64,
+                    "batch_size": 4,
+                    "precision": "float32",
+                },
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_raster: WriteRaster) -> Path:
+    return write_scenes(tmp_path, make_raster)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that nothing disturbed."""
+
+    config: Path
+    run: Path
+    said: Said
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.run / "run.json").read_text())
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return self.record["training"]["history"]
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory, make_raster: WriteRaster) -> Trained:
+    path = write_scenes(tmp_path_factory.mktemp("trained"), make_raster)
+    return Trained(path, path.parent / "run", segbatch("train", str(path)))
+
+
+def figures(history: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What of a history does not depend on the clock."""
+    return [(row["epoch"], row["loss"], row["miou"], row["iou"], row["learning_rate"]) for row in history]
+
+
+def processes(kind: str) -> list[psutil.Process]:
+    """The processes of this test run's Ray whose title begins so."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and " ".join(process.cmdline()).startswith(kind):
+                found.append(process)
+    return found
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come within {seconds} s")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints that Ray Train has taken down as whole."""
+    return [
+        folder
+        for record in run.glob("train/*/checkpoint_manager_snapshot.json")
+        for folder in record.parent.glob("checkpoint_*")
+        if folder.name in record.read_text()
+    ]
+
+
+@pytest.mark.ray
+def test_training_leaves_a_bundle_that_has_learned(trained: Trained) -> None:
+    assert trained.said.code == 0, trained.said.text
+    assert sorted(path.name for path in (trained.run / "bundle").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "segbatch.json",
+    ]
+    card = load_bundle(trained.run / "bundle").card
+    assert card.classes.names == ("dark", "bright")
+    assert (card.dtype, card.stride) == ("uint8", 8)
+    images = [np.asarray(_read(trained.config.parent / f"image{index}.tif"), np.float64) for index in range(2)]
+    together = np.concatenate([image.reshape(3, -1) for image in images], axis=1)
+    assert card.mean == pytest.approx(together.mean(axis=1))
+    assert card.std == pytest.approx(together.std(axis=1))
+    assert card.training["history"] == trained.history
+    best = max(trained.history, key=lambda row: row["miou"])
+    assert card.training["epoch"] == best["epoch"]
+    assert best["miou"] > 0.6
+
+
+def _read(path: Path) -> NDArray[Any]:
+    import rasterio
+
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+@pytest.mark.ray
+def test_run_json_tells_how_training_went(trained: Trained) -> None:
+    record = trained.record
+    assert record["name"] == "colours"
+    assert record["config"]["training"]["epochs"] == EPOCHS
+    assert record["versions"]["torch"] == torch.__version__
+    training = record["training"]
+    assert training["state"] == "done"
+    assert training["seconds"] > 0
+    assert [row["epoch"] for row in training["history"]] == [1, 2, 3]
+    for row in training["history"]:
+        assert 0 < row["loss"] < 10
+        assert 0 <= row["miou"] <= 1
+        assert len(row["iou"]) == 2
+        assert 0 <= row["waited"] <= 1
+    assert training["history"][-1]["loss"] < training["history"][0]["loss"]
+    assert not (trained.run / "train").exists()
+    assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "run.json"]
+
+
+@pytest.mark.ray
+def test_progress_is_said_epoch_by_epoch(trained: Trained) -> None:
+    lines = [line.strip() for line in trained.said.text.splitlines()]
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch ") and ", step" not in line] == [
+        "epoch 1/3",
+        "epoch 2/3",
+        "epoch 3/3",
+    ]
+    assert "going on after" not in trained.said.text
+    assert "Traceback" not in trained.said.text
+
+
+@pytest.mark.ray
+def test_training_again_does_nothing_and_says_so(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "ray_session", no_ray)
+    before = {path: path.stat().st_mtime_ns for path in trained.run.rglob("*")}
+    said = segbatch("train", str(trained.config))
+    assert said.code == 0
+    assert "is trained already" in said.text
+    # What does not decide the bundle may differ.
+    assert segbatch("train", str(trained.config), "--set", "training.max_failures=1").code == 0
+    assert {path: path.stat().st_mtime_ns for path in trained.run.rglob("*")} == before
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "other",
+    ["training.epochs=4", "training.seed=1", "model.encoder=resnet34", "scenes.train.0.window.height=64", "scenes.nodata=0"],
+)
+def test_another_training_is_refused_in_the_same_folder(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr(train_module, "ray_session", no_ray)
+    said = segbatch("train", str(trained.config), "--set", other)
+    assert said.code == 2
+    assert "holds a training with other scenes or settings" in said.text
+    assert "--overwrite" in said.text
+
+
+@pytest.mark.ray
+def test_two_workers_train_one_model(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "two"
+    said = segbatch(
+        "train", str(trained.config), "--set", f"output={run}", "--set", "training.workers=2",
+        "--set", "training.epochs=2",
+    )  # fmt: skip
+    assert said.code == 0, said.text
+    assert "2 workers" in said.text
+    history = json.loads((run / "run.json").read_text())["training"]["history"]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert all(np.isfinite(row["loss"]) for row in history)
+    # Each worker validates a part: what they add up to is what the bundle does.
+    bundle = load_bundle(run / "bundle")
+    folder = trained.config.parent
+    scene = TrainingScene(
+        "v", str(folder / "image2.tif"), str(folder / "label2.tif"), (1, 2, 3), Window(0, 0, WIDTH, HEIGHT), None
+    )
+    confusion = validate(
+        Predictor(bundle.model, bundle.card.mean, bundle.card.std), [scene], LabelMap(2), stride=8, halo=64
+    )
+    assert confusion.sum() == HEIGHT * WIDTH
+    accuracy = np.trace(confusion) / confusion.sum()
+    assert bundle.card.training["pixel_accuracy"] == pytest.approx(accuracy, abs=1e-3)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_and_a_stopped_driver_cost_nothing(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is lost in the second epoch, the driver stops before the bundle is in place."""
+    run = tmp_path / "killed"
+    words = ("train", str(trained.config), "--set", f"output={run}")
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for("a checkpoint", lambda: checkpoints(run))
+        for process in processes("ray::RayTrainWorker"):
+            killed.append(process.pid)
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with monkeypatch.context() as patched:
+
+        def stop(*paths: Path) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr("segbatch.training.trainer.replace_folder", stop)
+        said = segbatch(*words)
+    killer.join()
+    assert len(killed) == 1
+    assert said.code == 130, said.text
+    assert "going on after epoch" in said.text
+    assert not (run / "bundle").exists()
+
+    said = segbatch(*words)
+    assert said.code == 0, said.text
+    assert f"going on after epoch {EPOCHS}" in said.text
+    history = json.loads((run / "run.json").read_text())["training"]["history"]
+    assert figures(history) == figures(trained.history)
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+
+
+@pytest.mark.ray
+def test_a_killed_driver_is_gone_on_from(trained: Trained, tmp_path: Path) -> None:
+    import ray
+
+    run = tmp_path / "driver"
+    words = ["train", str(trained.config), "--set", f"output={run}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from segbatch.cli import main; main()", *words],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for("a checkpoint", lambda: checkpoints(run) or process.poll() is not None)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert json.loads((run / "run.json").read_text())["training"]["state"] == "running"
+    wait_for("the end of the killed driver's worker", lambda: not processes("ray::RayTrainWorker"))
+
+    said = segbatch(*words)
+    assert said.code == 0, said.text
+    assert "going on after epoch" in said.text
+    history = json.loads((run / "run.json").read_text())["training"]["history"]
+    assert figures(history) == figures(trained.history)
+
+
+@pytest.mark.ray
+def test_a_loss_that_is_no_number_ends_training_with_its_reason(trained: Trained, tmp_path: Path) -> None:
+    said = segbatch(
+        "train", str(trained.config), "--set", f"output={tmp_path / 'run'}", "--set", "training.learning_rate=1e30",
+        "--set", "training.max_failures=0",
+    )  # fmt: skip
+    assert said.code == 1
+    assert "Error: The loss became" in said.text
+    assert "training.learning_rate" in said.text
+    assert "Traceback" not in said.text
+    assert not (tmp_path / "run" / "bundle").exists()
+
+
+@pytest.mark.ray
+def test_overwriting_throws_away_the_older_training_and_its_masks(
+    trained: Trained, tmp_path: Path, ray_cluster: None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    for folder in ("masks", "ledger", "report"):
+        (run / folder).mkdir()
+    older = (run / "bundle" / "model.safetensors").read_bytes()
+    said = segbatch(
+        "train", str(trained.config), "--set", f"output={run}", "--set", "training.epochs=1", "--overwrite"
+    )  # fmt: skip
+    assert said.code == 0, said.text
+    assert (run / "bundle" / "model.safetensors").read_bytes() != older
+    record = json.loads((run / "run.json").read_text())
+    assert [row["epoch"] for row in record["training"]["history"]] == [1]
+    assert record["mapping"] is None
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+
+
+@pytest.mark.ray
+def test_a_damaged_scene_is_named(config: Path, make_raster: WriteRaster, ray_cluster: None) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, HEIGHT, WIDTH)).astype(np.uint8)
+    make_raster(config.parent / "image1.tif", noise, tiled=True, blockxsize=32, blockysize=32)
+    with open(config.parent / "image1.tif", "r+b") as file:
+        file.truncate(30_000)
+    said = segbatch("train", str(config))
+    assert said.code == 1
+    assert "image1.tif is damaged" in said.text
+    assert "Traceback" not in said.text
+
+
+def no_ray(address: str) -> Any:
+    raise AssertionError("Ray was started")
+
+
+@pytest.fixture
+def before_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Starting Ray fails the test."""
+    monkeypatch.setattr(train_module, "ray_session", no_ray)
+    yield
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    data = yaml.safe_load(path.read_text())
+    change(data)
+    path.write_text(yaml.safe_dump(data))
+
+
+@pytest.mark.usefixtures("before_ray")
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("scenes.train=[]", "scenes.train is empty"),
+        ("scenes.validate=[]", "scenes.validate is empty"),
+        ("scenes.train.0.label=null", "image0.tif is listed in scenes.train without a label"),
+        ("scenes.train.0.label=gone.tif", "gone.tif does not exist"),
+        ("scenes.train.1.image=gone.tif", "gone.tif does not exist"),
+        ("scenes.train.1.image=gone*.tif", "No image matches"),
+        ("scenes.train.0.window={col_off: 100, width: 100}", "160 x 128 pixels; the window of 100 x 128 at column 100"),
+        ("scenes.bands=[1, 7]", "band 7 asked for, but bands are 1 to 3"),
+        ("scenes.bands=[red]", "no single band is named 'red'"),
+        ("training.tile=100", "multiple of 32; the nearest are 96 and 128"),
+        ("training.loss=hinge", "unknown loss 'hinge'"),
+        ("training.workers=3", "training.batch_size 4 cannot be shared evenly by 3 workers"),
+        ("training.epoch=3", "did you mean 'epochs'"),
+        ("model.encoder=resnet81", "Unknown encoder 'resnet81'; did you mean resnet18"),
+        ("model.architecture=unett", "Unknown architecture 'unett'; did you mean unet"),
+        ("model.weights=imagenett", "resnet18 has no weights 'imagenett'; there are imagenet"),
+        ("model.options.encoder_depth=7", "unet with resnet18 cannot be built"),
+        ("model.options={decoder_chanels: [8]}", "unet has no option 'decoder_chanels'"),
+        ("label_values={0: dark, 1: birght}", "birght"),
+    ],
+)
+def test_bad_input_is_found_before_ray_starts(config: Path, override: str, said: str) -> None:
+    found = segbatch("train", str(config), "--set", override)
+    assert found.code == 2, found.text
+    assert said in found.text
+    assert "Traceback" not in found.text
+    assert not (config.parent / "run" / "run.json").exists()
+
+
+@pytest.mark.usefixtures("before_ray")
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "value", "said"),
+    [
+        ("image1", (5, HEIGHT, WIDTH), "uint8", 1, r"image1.tif has 5 bands, but .*image0.tif has 3"),
+        ("image2", (2, HEIGHT, WIDTH), "uint8", 1, r"image2.tif has 2 bands"),
+        ("image1", (3, HEIGHT, WIDTH), "uint16", 1, r"image1.tif holds uint16"),
+        ("label0", (1, HEIGHT, WIDTH + 1), "uint8", 1, r"label0.tif is 161 x 128 pixels, but its scene"),
+        ("label0", (3, HEIGHT, WIDTH), "uint8", 1, r"label0.tif has 3 bands"),
+        ("label0", (1, HEIGHT, WIDTH), "float32", 1, r"label0.tif holds float32"),
+        ("label2", (1, HEIGHT, WIDTH), "uint8", 7, r"label2.tif has values without a class: 7"),
+    ],
+)
+def test_files_that_do_not_fit_are_found_before_ray_starts(
+    config: Path, make_raster: WriteRaster, name: str, shape: tuple[int, ...], dtype: str, value: int, said: str
+) -> None:
+    make_raster(config.parent / f"{name}.tif", np.full(shape, value, dtype))
+    found = segbatch("train", str(config))
+    assert found.code == 2, found.text
+    assert re.search(said, found.text), found.text
+
+
+@pytest.mark.usefixtures("before_ray")
+def test_all_scenes_that_do_not_fit_are_listed_at_once(config: Path) -> None:
+    for index in (0, 2):
+        (config.parent / f"label{index}.tif").unlink()
+    found = segbatch("train", str(config), "--set", "scenes.train.1.window={row_off: 200}")
+    assert found.code == 2
+    assert "label0.tif does not exist" in found.text
+    assert "row 200 is not inside" in found.text
+
+
+@pytest.mark.usefixtures("before_ray")
+def test_weights_that_cannot_be_downloaded_are_found_before_ray_starts(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import segmentation_models_pytorch as smp
+
+    def offline(*names: str, **settings: Any) -> Any:
+        assert settings["encoder_weights"] == "imagenet"
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(smp, "create_model", offline)
+    found = segbatch("train", str(config), "--set", "model.weights=imagenet")
+    assert found.code == 2
+    assert "The weights 'imagenet' of resnet18 cannot be downloaded" in found.text
+
+
+@pytest.mark.usefixtures("before_ray")
+def test_a_mistake_does_not_cost_the_bundle_that_was_to_be_overwritten(config: Path) -> None:
+    run = config.parent / "run"
+    (run / "bundle").mkdir(parents=True)
+    (run / "bundle" / "model.safetensors").write_bytes(b"months of work")
+    (run / "run.json").write_text(json.dumps({"training": {"fingerprint": "another", "state": "done"}}))
+    found = segbatch("train", str(config), "--overwrite", "--set", "model.encoder=resnet81")
+    assert found.code == 2
+    assert (run / "bundle" / "model.safetensors").read_bytes() == b"months of work"
+    assert json.loads((run / "run.json").read_text())["training"]["state"] == "done"
+
+
+@pytest.mark.usefixtures("before_ray")
+def test_a_bundle_of_unknown_origin_is_not_replaced(config: Path) -> None:
+    (config.parent / "run" / "bundle").mkdir(parents=True)
+    found = segbatch("train", str(config))
+    assert found.code == 2
+    assert "is there already" in found.text
+
+
+@pytest.mark.usefixtures("before_ray")
+def test_a_folder_that_cannot_be_written_is_bad_input(config: Path) -> None:
+    (config.parent / "file").touch()
+    found = segbatch("train", str(config), "--set", f"output={config.parent / 'file' / 'run'}")
+    assert found.code == 2
+    assert "cannot be written to" in found.text

@@ -1,0 +1,168 @@
+"""Windowed against whole-image prediction, bit for bit, with a network whose arithmetic is exact in float32."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from segbatch.classes import NODATA
+from segbatch.geometry import BlockGrid, Lattice
+from segbatch.inference.predictor import Predictor
+
+REACH = 8
+"""Pixels that a class depends on, on each side: 1 (first) + 2 (strided) + 4 + 1 (last)."""
+
+STRIDE = 2
+
+
+class IntegerNet(torch.nn.Module):
+    """Small whole weights: from inputs of 0..15 no sum exceeds 2**24, so float32 holds all of them exactly."""
+
+    def __init__(self, num_classes: int = 5) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+
+        def layer(inputs: int, outputs: int, most: int, stride: int = 1) -> torch.nn.Conv2d:
+            conv = torch.nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+            with torch.no_grad():
+                conv.weight.copy_(torch.randint(-most, most + 1, conv.weight.shape, generator=generator))
+                assert conv.bias is not None
+                conv.bias.copy_(torch.randint(-2, 3, conv.bias.shape, generator=generator))
+            return conv
+
+        self.first = layer(2, 2, 2)
+        self.strided = layer(2, 2, 2, stride=2)
+        self.deep = layer(2, 3, 1)
+        self.last = layer(3, num_classes, 1)
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.shapes.add(tuple(image.shape))
+        features = torch.relu(self.deep(torch.relu(self.strided(torch.relu(self.first(image))))))
+        return self.last(torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest"))
+
+
+def random_scene(height: int, width: int, with_nodata: bool) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    rng = np.random.default_rng(height * width)
+    values = rng.integers(0, 16, (2, height, width), dtype=np.uint8)
+    valid = np.ones((height, width), bool)
+    if with_nodata:
+        valid[: height // 3, : width // 2] = False
+        valid &= rng.random((height, width)) > 0.02
+    return values, valid
+
+
+def whole(values: NDArray[np.uint8], valid: NDArray[np.bool_], border: int = 0) -> NDArray[np.uint8]:
+    """One forward pass over the scene with ``border`` zeros around it, by plain torch."""
+    height, width = valid.shape
+    image = np.where(valid, values, 0).astype(np.float32)
+    odd = height % STRIDE, width % STRIDE
+    padded = np.pad(image, ((0, 0), (border, border + odd[0]), (border, border + odd[1])))
+    with torch.inference_mode():
+        classes = IntegerNet()(torch.from_numpy(padded)[None]).argmax(1)[0].numpy().astype(np.uint8)
+    kept = classes[border : border + height, border : border + width]
+    return np.where(valid, kept, NODATA).astype(np.uint8)
+
+
+def windowed(
+    values: NDArray[np.uint8],
+    valid: NDArray[np.bool_],
+    core: tuple[int, int],
+    halo: int,
+    block: tuple[int, int] = (1, 1),
+    batch_size: int = 1,
+) -> NDArray[np.uint8]:
+    """The scene by blocks, put together by hand."""
+    height, width = valid.shape
+    predictor = Predictor(IntegerNet(), (0.0, 0.0), (1.0, 1.0), batch_size=batch_size)
+    grid = BlockGrid(Lattice(width, height, core[1], core[0], halo), *block)
+    around = max(core) * max(block) + halo
+    # Garbage beyond the scene: what is not valid must not matter.
+    far_values = np.pad(values, ((0, 0), (around, around), (around, around)), constant_values=255)
+    far_valid = np.pad(valid, around)
+    mask = np.full((height, width), 77, np.uint8)
+    for part in grid:
+        rows, cols = (slice(s.start + around, s.stop + around) for s in part.read.slices)
+        found = predictor.predict(far_values[:, rows, cols], far_valid[rows, cols], core=core, halo=halo).mask
+        mask[part.owned.slices] = found[: part.owned.height, : part.owned.width]
+    return mask
+
+
+@pytest.mark.parametrize("with_nodata", [False, True])
+@pytest.mark.parametrize(
+    ("core", "halo"), [((8, 8), 8), ((24, 40), 8), ((64, 32), 10), ((16, 16), 24), ((128, 128), 8), ((2, 6), 8)]
+)
+def test_windows_give_what_the_whole_image_gives(core: tuple[int, int], halo: int, with_nodata: bool) -> None:
+    values, valid = random_scene(75, 101, with_nodata)
+    mask = windowed(values, valid, core, halo)
+    np.testing.assert_array_equal(mask, whole(values, valid, border=REACH + 2))
+    inner = slice(REACH, 75 - REACH), slice(REACH, 101 - REACH)
+    np.testing.assert_array_equal(mask[inner], whole(values, valid)[inner])
+    assert len(np.unique(mask[valid])) > 2
+
+
+def test_a_halo_that_is_too_small_shows() -> None:
+    """The oracle above can fail: the network does look beyond the core."""
+    values, valid = random_scene(75, 101, False)
+    expected = whole(values, valid)
+    inner = slice(REACH, -REACH), slice(REACH, -REACH)
+    for halo in (0, 2, 4):
+        assert (windowed(values, valid, (16, 16), halo)[inner] != expected[inner]).any()
+
+
+@pytest.mark.parametrize("with_nodata", [False, True])
+def test_blocks_and_batches_change_no_byte(with_nodata: bool) -> None:
+    values, valid = random_scene(91, 67, with_nodata)
+    reference = windowed(values, valid, (16, 16), 8)
+    for block, batch_size in product([(1, 1), (2, 3), (6, 5), (1, 4)], [1, 2, 3, 7]):
+        mask = windowed(values, valid, (16, 16), 8, block, batch_size)
+        np.testing.assert_array_equal(mask, reference, err_msg=f"block {block}, batch size {batch_size}")
+
+
+def test_a_scene_smaller_than_a_window() -> None:
+    values, valid = random_scene(5, 3, False)
+    np.testing.assert_array_equal(windowed(values, valid, (32, 32), 8), whole(values, valid, border=REACH + 2))
+
+
+def test_every_batch_has_one_shape_and_empty_windows_are_not_run() -> None:
+    values, valid = random_scene(48, 64, False)
+    valid[:, 32:] = False
+    model = IntegerNet()
+    predictor = Predictor(model, (0.0, 0.0), (1.0, 1.0), batch_size=4)
+    pad = ((8, 8), (8, 8))
+    found = predictor.predict(np.pad(values, ((0, 0), *pad)), np.pad(valid, pad), core=(16, 16), halo=8)
+    assert found.windows == 6
+    assert model.shapes == {(4, 2, 32, 32)}
+    assert (found.mask[:, 32:] == NODATA).all()
+    assert (found.mask[:, :32] < 5).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+def test_pixels_of_every_type_are_normalised_on_the_device(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    most = 120 if dtype.endswith("int8") else 60_000 if dtype.startswith("u") else 30_000
+    values = rng.integers(0, most, (2, 16, 16)).astype(dtype)
+    valid = rng.random((16, 16)) > 0.2
+    if dtype.startswith("float"):
+        values[:, ~valid] = np.nan
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image.clone())
+            return image
+
+    mean, std = (10.0, 500.0), (3.0, 0.5)
+    Predictor(Spy(), mean, std).predict(values, valid, core=(16, 16), halo=0)
+    expected = (values.astype(np.float64) - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
+    assert seen[0].dtype == torch.float32
+    np.testing.assert_allclose(seen[0][0].numpy(), np.where(valid, expected, 0), rtol=2e-6, atol=1e-3)
+    assert (seen[0][0].numpy()[:, ~valid] == 0).all()
+
+
+def test_a_block_that_is_not_made_of_cores_is_refused() -> None:
+    predictor = Predictor(IntegerNet(), (0.0, 0.0), (1.0, 1.0))
+    with pytest.raises(ValueError, match="not made of cores of 16 x 16"):
+        predictor.predict(np.zeros((2, 40, 32), np.uint8), np.ones((40, 32), bool), core=(16, 16), halo=4)

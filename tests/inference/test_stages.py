@@ -1,0 +1,247 @@
+"""The stages on real TIFFs, without an engine: against whole-image prediction, and with damaged files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from segbatch.classes import NODATA, ClassTable, LabelMap
+from segbatch.errors import SegbatchError
+from segbatch.geometry import Window
+from segbatch.inference.ledger import LedgerRow, read_ledger
+from segbatch.inference.plan import ScenePlan, plan_scene
+from segbatch.inference.work import Work
+from segbatch.masks import create_store, read_window
+from segbatch.models import bundle as bundles
+from segbatch.models.card import Card
+from segbatch.scenes import SceneRef, open_scene
+
+MakeRaster = Callable[..., str]
+
+CLASSES = ClassTable.from_items([(f"class {index}", None) for index in range(5)])
+
+
+class IntegerNet(torch.nn.Module):
+    """Exact in float32 for inputs of 0..15; reaches 5 pixels; stride 2."""
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.layers = torch.nn.ModuleList(
+            [
+                torch.nn.Conv2d(bands, 3, 3, padding=1),
+                torch.nn.Conv2d(3, 3, 3, stride=2, padding=1),
+                torch.nn.Conv2d(3, 5, 3, padding=1),
+            ]
+        )
+        for parameter in self.parameters():
+            parameter.data = torch.randint(-2, 3, parameter.shape, generator=generator).float()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        first, strided, last = self.layers
+        features = torch.relu(strided(torch.relu(first(image))))
+        return last(torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest"))
+
+
+@pytest.fixture
+def use_integer_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any bundle is the network whose arithmetic is exact, for two bands."""
+    card = Card(CLASSES, ("", ""), "uint8", (0.0, 0.0), (1.0, 1.0), 2, 8, LabelMap(5))
+    monkeypatch.setattr(bundles, "load_bundle", lambda folder: bundles.Bundle(IntegerNet(2), card))
+
+
+def make_plan(image: str, name: str = "a", **changes: Any) -> ScenePlan:
+    label, nodata, bands = changes.pop("label", None), changes.pop("nodata", None), changes.pop("bands", (1, 2))
+    with open_scene(image, nodata) as reader:
+        info = reader.info
+    settings: dict[str, Any] = {"stride": 2, "core": 16, "halo": 8, "block_bytes": 1 << 20}
+    return plan_scene(SceneRef(name, image, label=label), info, bands, **(settings | changes))
+
+
+def work_for(tmp_path: Path, *plans: ScenePlan, batch_size: int = 1, label_map: LabelMap | None = None) -> Work:
+    (tmp_path / "ledger").mkdir(parents=True, exist_ok=True)
+    for plan in plans:
+        create_store(
+            tmp_path / f"{plan.id}.zarr",
+            width=plan.info.width,
+            height=plan.info.height,
+            shard=plan.shard,
+            chunk=plan.chunk,
+            classes=CLASSES,
+            crs=plan.info.crs,
+            transform=plan.info.transform,
+            pixel_size_um=None,
+        )
+    pending = np.array([(i, b) for i, plan in enumerate(plans) for b in range(len(plan.grid))], np.int64)
+    return Work(plans, pending, "unused", str(tmp_path), str(tmp_path / "ledger"), label_map or LabelMap(5), batch_size)
+
+
+def run(work: Work) -> list[LedgerRow]:
+    read, predict, write = work.reader(), work.predictor(None, "cpu"), work.writer()
+    return [write(predict(read(scene, block))) for scene, block in work.pending.tolist()]
+
+
+def mask_of(tmp_path: Path, plan: ScenePlan) -> NDArray[np.uint8]:
+    return read_window(tmp_path / f"{plan.id}.zarr", Window(0, 0, plan.info.width, plan.info.height))
+
+
+def whole(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """One forward pass by plain torch, over the scene in a wide frame of zeros."""
+    height, width = valid.shape
+    image = np.where(valid, values, 0).astype(np.float32)
+    padded = np.pad(image, ((0, 0), (20, 20 + height % 2), (20, 20 + width % 2)))
+    with torch.inference_mode():
+        classes = IntegerNet(len(values))(torch.from_numpy(padded)[None]).argmax(1)[0, 20:, 20:].numpy()
+    return np.where(valid, classes[:height, :width], NODATA).astype(np.uint8)
+
+
+@pytest.mark.usefixtures("use_integer_net")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(("core", "halo"), [(16, 8), (40, 6), (256, 8)])
+def test_a_tiff_is_mapped_as_if_seen_whole(
+    tmp_path: Path, make_raster: MakeRaster, dtype: str, core: int, halo: int
+) -> None:
+    rng = np.random.default_rng(5)
+    values = rng.integers(1, 16, (2, 117, 83)).astype(dtype)
+    valid = rng.random((117, 83)) > 0.05
+    valid[:50, :40] = False
+    values[:, ~valid] = 0
+    image = make_raster(tmp_path / "a.tif", values, nodata=0, tiled=True, blockxsize=32, blockysize=32)
+    expected = whole(values, valid)
+    sums = set()
+    for number, (block_bytes, batch_size) in enumerate([(1, 1), (1 << 20, 1), (9_000, 3)]):
+        plan = make_plan(image, core=core, halo=halo, block_bytes=block_bytes)
+        out = tmp_path / str(number)
+        rows = run(work_for(out, plan, batch_size=batch_size))
+        found = mask_of(out, plan)
+        np.testing.assert_array_equal(found, expected)
+        sums.add(found.tobytes())
+        assert sum(row.nodata_pixels for row in rows) == (~valid).sum()
+        assert sum(sum(row.class_pixels) for row in rows) == valid.sum()
+    assert len(sums) == 1
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_bands_are_taken_in_the_model_s_order(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.random.default_rng(1).integers(0, 16, (4, 40, 50), dtype=np.uint8)
+    plan = make_plan(make_raster(tmp_path / "a.tif", values, photometric="minisblack"), bands=(3, 1))
+    run(work_for(tmp_path, plan))
+    np.testing.assert_array_equal(mask_of(tmp_path, plan), whole(values[[2, 0]], np.ones((40, 50), bool)))
+
+
+@pytest.mark.usefixtures("use_integer_net")
+@pytest.mark.parametrize("how", ["mask", "alpha", "nodata option", "nan"])
+def test_the_valid_mask_decides_whatever_it_comes_from(tmp_path: Path, make_raster: MakeRaster, how: str) -> None:
+    values = np.random.default_rng(2).integers(0, 16, (2, 60, 70), dtype=np.uint8)
+    valid = np.random.default_rng(3).random((60, 70)) > 0.3
+    path, nodata = tmp_path / "a.tif", None
+    if how == "mask":
+        image = make_raster(path, values, mask=valid)
+    elif how == "alpha":
+        alpha = np.where(valid, 255, 0).astype(np.uint8)
+        kinds = ["gray", "undefined", "alpha"]
+        image = make_raster(path, np.concatenate([values, alpha[None]]), colorinterp=kinds)
+    elif how == "nan":
+        image = make_raster(path, np.where(valid, values, np.nan).astype(np.float32))
+    else:
+        image, nodata = make_raster(path, np.where(valid, values, 99).astype(np.uint8)), 99
+    plan = make_plan(image, nodata=nodata)
+    run(work_for(tmp_path, plan))
+    np.testing.assert_array_equal(mask_of(tmp_path, plan), whole(values, valid))
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_a_block_without_a_valid_pixel_costs_no_forward_and_no_file(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.zeros((2, 64, 32), np.uint8)
+    values[:, 33:] = 7
+    plan = make_plan(make_raster(tmp_path / "a.tif", values, nodata=0), block_bytes=1, core=32)
+    first, second = run(work_for(tmp_path, plan))
+    assert (first.windows, first.nodata_pixels) == (0, 32 * 32)
+    assert (second.windows, second.nodata_pixels) == (1, 32)
+    shards = [path for path in (tmp_path / "a.zarr" / "class_mask").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in shards) == ["0", "zarr.json"]
+    assert (mask_of(tmp_path, plan)[:33] == NODATA).all()
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_a_scene_that_is_damaged_in_the_middle_fails_alone(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 128, 128), dtype=np.uint8)
+    good = make_raster(tmp_path / "good.tif", values, tiled=True, blockxsize=32, blockysize=32)
+    bad = make_raster(tmp_path / "bad.tif", values, tiled=True, blockxsize=32, blockysize=32)
+    content = Path(bad).read_bytes()
+    Path(bad).write_bytes(content[: len(content) * 9 // 10])
+    plans = make_plan(good, "good", block_bytes=1, core=64), make_plan(bad, "bad", block_bytes=1, core=64)
+    rows = run(work_for(tmp_path, *plans))
+    errors = {(row.scene, row.block): row.error for row in rows}
+    assert [errors["good", block] for block in range(4)] == [None] * 4
+    assert errors["bad", 0] is None
+    assert "bad.tif is damaged" in str(errors["bad", 3])
+    assert read_ledger(tmp_path / "ledger") == {(row.scene, row.block): row for row in rows}
+    np.testing.assert_array_equal(mask_of(tmp_path, plans[0]), whole(values, np.ones((128, 128), bool)))
+
+
+@pytest.mark.usefixtures("use_integer_net")
+@pytest.mark.parametrize("lost", ["a.tif", "label.tif"])
+def test_a_file_that_vanishes_fails_its_scene(tmp_path: Path, make_raster: MakeRaster, lost: str) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 40, 40), dtype=np.uint8)
+    label = make_raster(tmp_path / "label.tif", values[0] % 5)
+    plan = make_plan(make_raster(tmp_path / "a.tif", values), label=label)
+    (tmp_path / lost).unlink()
+    (row,) = run(work_for(tmp_path, plan))
+    assert row.error == f"{tmp_path / lost} does not exist."
+    assert row.checksum == ""
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_labels_are_compared_by_their_values(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 40, 40), dtype=np.uint8)
+    label = np.random.default_rng(5).choice([10, 20, 30], (40, 40)).astype(np.uint8)
+    plan = make_plan(make_raster(tmp_path / "a.tif", values), label=make_raster(tmp_path / "l.tif", label))
+    (row,) = run(work_for(tmp_path, plan, label_map=LabelMap(5, ((10, 3), (20, 1)))))
+    mask = mask_of(tmp_path, plan)
+    expected = np.zeros((5, 5), int)
+    for value, class_id in ((10, 3), (20, 1)):
+        expected[class_id] = np.bincount(mask[label == value], minlength=5)[:5]
+    np.testing.assert_array_equal(row.confusion, expected)
+    assert row.ignored_pixels == (label == 30).sum()
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_a_full_disk_ends_the_run(tmp_path: Path, make_raster: MakeRaster) -> None:
+    plan = make_plan(make_raster(tmp_path / "a.tif", np.ones((2, 40, 40), np.uint8)))
+    work = work_for(tmp_path, plan)
+    (tmp_path / "a.zarr" / "class_mask" / "c").write_bytes(b"in the way")
+    with pytest.raises(SegbatchError, match=r"a\.zarr.* cannot be written"):
+        run(work)
+    assert read_ledger(tmp_path / "ledger") == {}
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_too_little_gpu_memory_is_said_with_the_way_out(
+    tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(make_raster(tmp_path / "a.tif", np.ones((2, 40, 40), np.uint8)))
+    work = work_for(tmp_path, plan, batch_size=4)
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(IntegerNet, "forward", fail)
+    with pytest.raises(SegbatchError, match="4 windows of 32 x 32 pixels: lower the batch size or the core"):
+        run(work)
+
+
+def test_georeferenced_stores_lie_where_the_scene_lies(tmp_path: Path, make_raster: MakeRaster) -> None:
+    import xarray as xr
+
+    at = Affine(0.5, 0, 432100.25, 0, -0.5, 5123456.75)
+    plan = make_plan(make_raster(tmp_path / "a.tif", np.ones((2, 30, 40), np.uint8), crs="EPSG:25832", transform=at))
+    work_for(tmp_path, plan)
+    with xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as store:
+        assert Affine.from_gdal(*map(float, store["spatial_ref"].attrs["GeoTransform"].split())) == at
+        np.testing.assert_allclose(store["x"][[0, -1]], [432100.5, 432100.25 + 19.75])

@@ -1,0 +1,230 @@
+"""Optimizer steps: they learn, they can be interrupted, and they say so when they fail."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segbatch.config import Training
+from segbatch.errors import TrainingError
+from segbatch.models.build import build_model
+from segbatch.training.feed import Batch
+from segbatch.training.learner import Learner, has_bf16, schedule
+
+CPU = torch.device("cpu")
+MEAN, STD = (100.0, 50.0, 20.0), (30.0, 20.0, 10.0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_batch(seed: int = 0, size: int = 2, side: int = 32) -> Batch:
+    """Two classes told apart by the first band."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, (size, side, side))
+    values = np.stack([60 + 80 * label, 50 + 0 * label, 20 + 0 * label], axis=1) + rng.integers(
+        -9, 9, (size, 3, side, side)
+    )
+    return Batch(
+        values=torch.from_numpy(values.astype(np.uint8)),
+        valid=torch.ones(size, 1, side, side, dtype=torch.bool),
+        label=torch.from_numpy(label),
+        gain=torch.ones(size, 3, 1, 1),
+        offset=torch.zeros(size, 3, 1, 1),
+    )
+
+
+def make_learner(total: int = 20, *, model: torch.nn.Module | None = None, **settings: Any) -> Learner:
+    if model is None:
+        torch.manual_seed(0)
+        options = {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}
+        model = build_model("unet", "resnet18", in_channels=3, num_classes=2, options=options)
+    training = Training(**{"precision": "float32", **settings})
+    return Learner(model, model, training, total, MEAN, STD, CPU)
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    """All that a learner's further course depends on, as seen from outside."""
+    return {
+        **{f"bare.{name}": value.clone() for name, value in learner._bare.state_dict().items()},
+        **{f"kept.{name}": value.clone() for name, value in learner.kept.state_dict().items()},
+    }
+
+
+@pytest.mark.parametrize("total", [1, 2, 10, 100, 1000])
+def test_the_schedule_warms_up_and_follows_a_cosine_down(total: int) -> None:
+    rates = [schedule(step, total) for step in range(total)]
+    warm_up = max(1, round(total / 20))
+    assert rates[:warm_up] == pytest.approx([(step + 1) / warm_up for step in range(warm_up)])
+    assert max(rates) <= 1
+    falling = rates[warm_up:]
+    assert all(later < earlier for earlier, later in pairwise(falling))
+    assert all(rate >= 0.01 for rate in falling)
+    if total > 1:
+        assert schedule(total, total) == schedule(2 * total, total) == pytest.approx(0.01)  # never turns up again
+    middle = warm_up + (total - warm_up) / 2
+    if total >= 100 and middle == int(middle):
+        assert schedule(int(middle), total) == pytest.approx(0.01 + 0.99 / 2)
+
+
+def test_steps_follow_the_schedule() -> None:
+    learner = make_learner(total=40, learning_rate=0.01)
+    for step in range(4):
+        assert learner.step == step
+        assert learner.learning_rate == pytest.approx(0.01 * schedule(step, 40))
+        learner.learn(make_batch())
+        assert {group["lr"] for group in learner._optimizer.param_groups} == {0.01 * schedule(step, 40)}
+
+
+@pytest.mark.parametrize("loss", ["ce", "dice", "focal", "ce+dice"])
+def test_steps_lower_the_loss_of_a_batch(loss: str) -> None:
+    learner = make_learner(total=15, loss=loss, learning_rate=3e-3)
+    losses = [learner.learn(make_batch()).item() for _ in range(15)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_loss_is_that_of_normalised_pixels() -> None:
+    """A 1 x 1 convolution with known weights on pixels of known mean, gain and offset."""
+    model = torch.nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).view(2, 3, 1, 1))
+        model.bias.zero_()
+    batch = make_batch()
+    changed = Batch(
+        batch.values.float().masked_fill(~batch.valid, math.nan),
+        batch.valid.clone(),
+        batch.label,
+        torch.tensor([1.2, 0.9, 1.0]).view(1, 3, 1, 1).expand(2, 3, 1, 1),
+        torch.tensor([0.1, -0.2, 0.0]).view(1, 3, 1, 1).expand(2, 3, 1, 1),
+    )
+    changed.valid[:, :, :5] = False
+    changed.values[:, :, :5] = math.nan
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
+    pixels = (batch.values.float() - mean) / std * changed.gain + changed.offset
+    pixels[:, :, :5] = 0
+    expected = torch.nn.functional.cross_entropy(pixels[:, :2], batch.label)
+    learner = make_learner(model=model, loss="ce", ema=0)
+    assert learner.learn(changed).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_only_weights_decay() -> None:
+    learner = make_learner(weight_decay=0.3)
+    decayed, spared = learner._optimizer.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert all(parameter.ndim == 4 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in spared["params"])
+    total = len(decayed["params"]) + len(spared["params"])
+    assert total == len(list(learner._bare.parameters()))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0"])
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path: Path, ema: float, encoder: str) -> None:
+    """To the bit; mit_b0 draws random numbers in its steps."""
+    options = {} if encoder == "mit_b0" else {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}
+
+    def fresh(seed: int) -> Learner:
+        torch.manual_seed(seed)
+        model = build_model("unet", encoder, in_channels=3, num_classes=2, options=options)
+        return make_learner(total=10, model=model, ema=ema)
+
+    batches = [make_batch(seed) for seed in range(6)]
+    whole = fresh(0)
+    losses = [whole.learn(batch).item() for batch in batches]
+
+    first = fresh(0)
+    assert [first.learn(batch).item() for batch in batches[:3]] == losses[:3]
+    first.save(tmp_path / "state.pt")
+    torch.manual_seed(99)
+    second = fresh(7)  # starts from other weights
+    second.load(tmp_path / "state.pt")
+    assert second.step == 3
+    assert [second.learn(batch).item() for batch in batches[3:]] == losses[3:]
+    ended = weights(second)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, ended[name]), name
+
+
+def test_the_state_file_needs_no_pickled_code(tmp_path: Path) -> None:
+    learner = make_learner()
+    learner.learn(make_batch())
+    learner.save(tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 1
+    assert set(state["model"]) == set(learner._bare.state_dict())
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_changes_nothing() -> None:
+    learner = make_learner()
+    learner.learn(make_batch())
+    before = weights(learner)
+    broken = make_batch()
+    broken.offset.fill_(math.inf)
+    with pytest.raises(TrainingError, match=r"loss became nan at step 1.*training.learning_rate"):
+        learner.learn(broken)
+    assert learner.step == 1
+    parameters = dict(learner._bare.named_parameters())
+    for name, parameter in parameters.items():
+        assert torch.equal(before[f"bare.{name}"], parameter), name
+
+
+def test_a_batch_without_labels_harms_nothing() -> None:
+    learner = make_learner(loss="ce+dice+focal")
+    batch = make_batch()
+    batch.label.fill_(255)
+    assert learner.learn(batch).item() == 0
+    assert all(torch.isfinite(value).all() for value in weights(learner).values())
+
+
+def test_the_average_is_the_moving_one_of_the_weights_and_buffers() -> None:
+    learner = make_learner(ema=0.3)
+    name = "segmentation_head.0.bias"
+    running = "encoder.bn1.running_mean"
+    count = "encoder.bn1.num_batches_tracked"
+    expected: dict[str, torch.Tensor] = {}
+    for step in range(4):
+        learner.learn(make_batch(step))
+        current = learner._bare.state_dict()
+        # The first weights are taken as they are; then the decay grows to 0.3: 2/11, 3/12, 0.3, ...
+        decay = 0.0 if step == 0 else min(0.3, (1 + step) / (10 + step))
+        for key in (name, running):
+            expected[key] = current[key].clone() if step == 0 else decay * expected[key] + (1 - decay) * current[key]
+            assert torch.allclose(learner.kept.state_dict()[key], expected[key], atol=1e-7), (step, key)
+        assert learner.kept.state_dict()[count] == current[count]
+    assert not torch.equal(expected[name], learner._bare.state_dict()[name])
+
+
+def test_without_averaging_the_network_itself_is_kept() -> None:
+    learner = make_learner(ema=0)
+    assert learner.kept is learner._bare
+
+
+def test_a_snapshot_does_not_move_on() -> None:
+    learner = make_learner()
+    learner.learn(make_batch())
+    taken = learner.snapshot()
+    assert not taken.training
+    before = {name: value.clone() for name, value in taken.state_dict().items()}
+    assert all(torch.equal(value, learner.kept.state_dict()[name]) for name, value in before.items())
+    learner.learn(make_batch(1))
+    assert all(torch.equal(value, before[name]) for name, value in taken.state_dict().items())
+    assert learner._bare.training
+
+
+def test_bf16_is_used_where_it_is_asked_for() -> None:
+    losses = {}
+    for precision in ("float32", "bf16"):
+        losses[precision] = make_learner(precision=precision).learn(make_batch()).item()
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["bf16"] != losses["float32"]
+    automatic = make_learner(precision="auto").learn(make_batch()).item()
+    assert automatic == losses["bf16" if has_bf16(CPU) else "float32"]
