@@ -142,6 +142,9 @@ class Training(_Section):
     """Weight decay of AdamW."""
     augment: Literal["none", "flips", "full"] = "full"
     """none; flips and quarter turns; or those with scale, brightness and contrast by band."""
+    scale: float = Field(default=1.33, ge=1, le=4)
+    """Of the full augmentation: tiles are cut up to this factor smaller or larger and resized. Raise it where
+    the scenes to map have other pixel sizes than those to learn from."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights that is validated and kept; 0 switches it off."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

@@ -169,7 +169,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -
     return {
         "bundle": bundle,
         "scenes": {item["id"]: _digest(item) for item in described},
-        "settings": _digest([(item["core"], item["halo"], item["block"]) for item in described]),
+        "settings": {item["id"]: _digest([item["core"], item["halo"], item["block"]]) for item in described},
         "label_values": _digest(label_map.values) if labelled else None,
     }
 
@@ -179,15 +179,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     found = []
     if old.get("bundle") != new["bundle"]:
         found.append("the bundle")
-    if old.get("settings") != new["settings"]:
+    before, now = old.get("scenes", {}), new["scenes"]
+    common = sorted(set(before) & set(now))
+    resized = [scene for scene in common if old["settings"][scene] != new["settings"][scene]]
+    if resized:
         found.append("core, halo or block size")
     if old.get("label_values") != new["label_values"]:
         found.append("the label values")
-    before, now = old.get("scenes", {}), new["scenes"]
     if set(before) != set(now):
         found.append("the list of scenes")
-    changed = sorted(scene for scene in set(before) & set(now) if before[scene] != now[scene])
-    if changed and "core, halo or block size" not in found:
+    changed = [scene for scene in common if before[scene] != now[scene] and scene not in resized]
+    if changed:
         listed = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
         found.append(f"bands, nodata, label or the file itself of {listed}")
     return found

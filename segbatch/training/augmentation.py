@@ -15,7 +15,6 @@ from segbatch.training.tiles import Tile
 
 Augment = Literal["none", "flips", "full"]
 
-_SCALE = (0.75, 1.33)
 _BRIGHTNESS = 0.25
 _CONTRAST = 0.25
 _BAND = 0.1
@@ -34,12 +33,11 @@ class Color:
     offset: NDArray[np.float32]
 
 
-def source_side(side: int, augment: Augment, rng: np.random.Generator) -> int:
+def source_side(side: int, augment: Augment, scale: float, rng: np.random.Generator) -> int:
     """How many pixels a side to cut for a tile of ``side`` pixels: a change of scale when they differ."""
     if augment != "full":
         return side
-    low, high = (math.log(bound) for bound in _SCALE)
-    return round(side * math.exp(rng.uniform(low, high)))
+    return round(side * math.exp(rng.uniform(-math.log(scale), math.log(scale))))
 
 
 def geometry(tile: Tile, side: int, augment: Augment, rng: np.random.Generator) -> Tile:

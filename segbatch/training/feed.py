@@ -39,12 +39,23 @@ class Batch:
     waited: float = 0.0
 
 
-def load_batch(reader: TileReader, sampler: TileSampler, numbers: Sequence[int], side: int, augment: Augment) -> Batch:
-    """Read and augment the tiles with these numbers."""
+def load_batch(
+    reader: TileReader, sampler: TileSampler, numbers: Sequence[int], side: int, augment: Augment, scale: float
+) -> Batch:
+    """Read and augment the tiles with these numbers.
+
+    Args:
+        reader: Of the scenes.
+        sampler: Says where tiles are.
+        numbers: Of the tiles.
+        side: Of a tile in pixels.
+        augment: How tiles are changed.
+        scale: Largest change of scale.
+    """
     tiles, colors = [], []
     for number in numbers:
         rng = sampler.rng(number)
-        place = sampler.place(number, source_side(side, augment, rng), rng)
+        place = sampler.place(number, source_side(side, augment, scale, rng), rng)
         tile = geometry(reader.read(place), side, augment, rng)
         tiles.append(tile)
         colors.append(color(tile.values.shape[0], augment, rng))
@@ -65,6 +76,7 @@ def stream(
     batches: Sequence[Sequence[int]],
     side: int,
     augment: Augment,
+    scale: float,
 ) -> Iterator[Batch]:
     """Yield a batch for each list of tile numbers, read ahead in one thread.
 
@@ -77,7 +89,7 @@ def stream(
         def submit() -> None:
             numbers = next(todo, None)
             if numbers is not None:
-                waiting.append(pool.submit(load_batch, reader, sampler, numbers, side, augment))
+                waiting.append(pool.submit(load_batch, reader, sampler, numbers, side, augment, scale))
 
         for _ in range(_AHEAD):
             submit()

@@ -173,6 +173,7 @@ def _run_epoch(
         batches=list(numbers()),
         side=settings.tile,
         augment=settings.augment,
+        scale=settings.scale,
     )
     total, waited = 0.0, 0.0
     told = started = time.perf_counter()

@@ -16,6 +16,7 @@ import ray.train.torch
 
 from segbatch.classes import LabelMap
 from segbatch.errors import SegbatchError, TrainingError, root_message
+from segbatch.models.bundle import replace_folder
 from segbatch.training.loop import TrainingJob, train_loop
 from segbatch.training.survey import Strip, Survey, TrainingScene, merge, strips, survey_strip
 

@@ -116,9 +116,7 @@ def test_figures_are_scikit_learn_s(
     assert metrics == document
     np.testing.assert_array_equal(metrics["confusion"], confusion_matrix(y_true, y_pred, labels=range(4)))
     iou = jaccard_score(y_true, y_pred, labels=range(4), average=None, zero_division=0)
-    precision, recall, dice, support = precision_recall_fscore_support(
-        y_true, y_pred, labels=range(4), zero_division=0
-    )
+    precision, recall, dice, support = precision_recall_fscore_support(y_true, y_pred, labels=range(4), zero_division=0)
     for index, item in enumerate(metrics["classes"]):
         assert item["name"] == list(ids)[index]
         assert item["iou"] == pytest.approx(iou[index], abs=1e-12)
@@ -144,7 +142,9 @@ def test_bands_nodata_and_types_come_from_the_request(
     values = np.concatenate([paint(70, 90, 1), paint(70, 90, 2)])
     values[:, 10:30, 10:30] = 5
     names = ["b1", "b2", "b3", "red", "green", "blue"]
-    image = make_raster(tmp_path / "a.tif", values, names=names, photometric="minisblack", crs="EPSG:32633", transform=AT)
+    image = make_raster(
+        tmp_path / "a.tif", values, names=names, photometric="minisblack", crs="EPSG:32633", transform=AT
+    )
     by_name = make_request(tmp_path / "names", {"a": image}, bands=["Blue", "red", 5], nodata=5)
     predict(by_name)
     reordered = make_raster(tmp_path / "b.tif", values[[5, 3, 4]], crs="EPSG:32633", transform=AT)
@@ -219,7 +219,13 @@ def test_all_that_is_wrong_is_said_before_work_begins(
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "segbatch.json"])
 @pytest.mark.parametrize("how", ["cut", "missing"])
 def test_a_bundle_that_is_not_whole_is_refused_before_work_begins(
-    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest, tiny_bundle: Path, file: str, how: str
+    tmp_path: Path,
+    make_raster: MakeRaster,
+    paint: Paint,
+    make_request: MakeRequest,
+    tiny_bundle: Path,
+    file: str,
+    how: str,
 ) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()

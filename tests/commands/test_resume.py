@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from segbatch.commands import predict as command
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.predict import Request, predict
+from segbatch.config import load_config
 from segbatch.errors import InputError
 from segbatch.inference.ledger import read_ledger
 
@@ -45,17 +46,6 @@ def images(tmp_path: Path, make_raster: MakeRaster, paint: Paint) -> dict[str, s
     }
 
 
-@pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither an engine nor Ray may start."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("work was begun")
-
-    monkeypatch.setattr(command, "_engine", fail)
-    monkeypatch.setattr(command, "ray_session", fail)
-
-
 def ledger_lines(folder: Path) -> list[str]:
     return sorted(line for file in (folder / "ledger").glob("*.jsonl") for line in file.read_text().splitlines())
 
@@ -68,13 +58,15 @@ def test_a_finished_run_does_nothing_and_says_so(
     images: dict[str, str],
     make_request: MakeRequest,
     files_in: FilesIn,
-    no_engine: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with monkeypatch.context() as allowed:
-        allowed.undo()
-        first = predict(make_request(tmp_path / "run", images))
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("work was begun")
+
+    first = predict(make_request(tmp_path / "run", images))
+    monkeypatch.setattr(command, "_engine", fail)
+    monkeypatch.setattr(command, "ray_session", fail)
     before = files_in(tmp_path / "run")
     capsys.readouterr()
     assert predict(make_request(tmp_path / "run", images, inference={"engine": "ray"})) == first
@@ -90,7 +82,7 @@ def test_an_interrupted_run_does_what_is_left(
     expected = files_in(tmp_path / "run" / "masks")
     (ledger,) = (tmp_path / "run" / "ledger").glob("*.jsonl")
     lines = ledger.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 3
+    assert len(lines) == 5
     # As a kill would leave it: the last row torn, its shard there or half there, no COG, temporary files.
     torn = json.loads(lines[-1])
     ledger.write_bytes(b"".join(lines[:-1]) + lines[-1][:-20])
@@ -183,7 +175,7 @@ def test_a_folder_with_something_else_is_refused_unless_overwritten(
     folder = tmp_path / "run"
     if change == "evaluation":
         RunFolder(folder).create()
-        RunFolder(folder).update(evaluation={})
+        RunFolder(folder).update(evaluation={"predictions": ["a.tif"]})
         RunFolder(folder).ledger.mkdir()
     else:
         predict(make_request(folder, images, label))
@@ -295,10 +287,9 @@ def kill_at(arguments: list[str], folder: Path, rows: int, delay: float) -> bool
         log.close()
 
 
-def finish(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+def map_here(arguments: list[str]) -> None:
+    """What the command line would do, in this process."""
+    predict(Request.from_config(load_config(arguments[-1])))
 
 
 def check_untouched(before: dict[Path, bytes]) -> None:
@@ -318,12 +309,11 @@ def whole_lines(ledger: Path) -> list[str]:
 def test_a_driver_that_is_killed_again_and_again_ends_with_the_same_bytes(
     tmp_path: Path, config: Callable[[str, str], list[str]], files_in: FilesIn, leftovers: Leftovers
 ) -> None:
-    clean = finish(config("clean", "inline"))
-    assert clean.returncode == 0, clean.stderr
+    map_here(config("clean", "inline"))
     arguments, folder = config("killed", "inline"), tmp_path / "killed"
     dice = random.Random(os.urandom(8))
     kills = 0
-    for rows in (1, dice.randint(1, 4), dice.randint(1, 4)):
+    for rows in (1, dice.randint(1, 4)):
         before = rows_in(folder)
         kills += kill_at(arguments, folder, rows, dice.uniform(0, 0.3))
         check_untouched(before or rows_in(folder))
@@ -331,10 +321,9 @@ def test_a_driver_that_is_killed_again_and_again_ends_with_the_same_bytes(
     before = rows_in(folder)
     left = 12 - len(whole_lines(folder / "ledger"))
     kills += kill_at(arguments, folder, max(0, left), dice.uniform(0, 0.3))
-    assert kills >= 3
+    assert kills >= 2
     before = rows_in(folder)
-    last = finish(arguments)
-    assert last.returncode == 0, last.stderr
+    map_here(arguments)
     check_untouched(before)
     assert files_in(folder / "masks") == files_in(tmp_path / "clean" / "masks")
     assert leftovers(folder) == []
@@ -403,15 +392,12 @@ def test_a_killed_driver_on_ray_goes_on(
     tmp_path: Path, config: Callable[[str, str], list[str]], files_in: FilesIn, leftovers: Leftovers
 ) -> None:
     """The first run has a Ray of its own; the second is in this process and uses the tests' Ray."""
-    from segbatch.config import load_config
-
-    clean = finish(config("clean", "inline"))
-    assert clean.returncode == 0, clean.stderr
+    map_here(config("clean", "inline"))
     arguments, folder = config("killed", "ray"), tmp_path / "killed"
     assert kill_at(arguments, folder, 2, random.Random(os.urandom(8)).uniform(0, 0.5))
     time.sleep(3)  # the workers of the dead driver see that it is gone
     before = rows_in(folder)
-    predict(Request.from_config(load_config(str(tmp_path / "killed.yaml"))))
+    map_here(arguments)
     check_untouched(before)
     assert files_in(folder / "masks") == files_in(tmp_path / "clean" / "masks")
     assert leftovers(folder) == []

@@ -63,9 +63,10 @@ def test_a_run_is_trained_mapped_evaluated_and_reported(config: Path, ray_cluste
     metrics = json.loads((run / "report" / "metrics.json").read_text())
     total = np.zeros((2, 2), int)
     for index in range(2):
-        with rasterio.open(run / "masks" / f"image{index}.tif") as mask, rasterio.open(
-            config.parent / f"label{index}.tif"
-        ) as label:
+        with (
+            rasterio.open(run / "masks" / f"image{index}.tif") as mask,
+            rasterio.open(config.parent / f"label{index}.tif") as label,
+        ):
             total += confusion_matrix(label.read(1).ravel() == 20, mask.read(1).ravel() == 1)
     assert metrics["confusion"] == total.tolist()
     assert total.sum() == 2 * HEIGHT * WIDTH

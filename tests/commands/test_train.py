@@ -62,7 +62,9 @@ def write_scenes(folder: Path, write: WriteRaster) -> Path:
     for index in range(3):
         rng = np.random.default_rng(index)
         label = np.kron(rng.integers(0, 2, (HEIGHT // 16, WIDTH // 16)), np.ones((16, 16), int))
-        image = np.stack([60 + 120 * label, 200 - 100 * label, 90 + 0 * label]) + rng.integers(-20, 20, (3, HEIGHT, WIDTH))
+        image = np.stack([60 + 120 * label, 200 - 100 * label, 90 + 0 * label]) + rng.integers(
+            -20, 20, (3, HEIGHT, WIDTH)
+        )
         write(folder / f"image{index}.tif", image.clip(0, 255).astype(np.uint8))
         write(folder / f"label{index}.tif", label.astype(np.uint8))
     entries = [{"image": f"image{index}.tif", "label": f"label{index}.tif"} for index in range(3)]
@@ -183,7 +185,7 @@ def test_run_json_tells_how_training_went(trained: Trained) -> None:
     record = trained.record
     assert record["name"] == "colours"
     assert record["config"]["training"]["epochs"] == EPOCHS
-    assert record["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(record["versions"]["torch"])
     training = record["training"]
     assert training["state"] == "done"
     assert training["seconds"] > 0
@@ -225,7 +227,13 @@ def test_training_again_does_nothing_and_says_so(trained: Trained, monkeypatch: 
 @pytest.mark.ray
 @pytest.mark.parametrize(
     "other",
-    ["training.epochs=4", "training.seed=1", "model.encoder=resnet34", "scenes.train.0.window.height=64", "scenes.nodata=0"],
+    [
+        "training.epochs=4",
+        "training.seed=1",
+        "model.encoder=resnet34",
+        "scenes.train.0.window.height=64",
+        "scenes.nodata=0",
+    ],
 )
 def test_another_training_is_refused_in_the_same_folder(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, other: str
@@ -238,17 +246,24 @@ def test_another_training_is_refused_in_the_same_folder(
 
 
 @pytest.mark.ray
-def test_two_workers_train_one_model(trained: Trained, tmp_path: Path) -> None:
-    run = tmp_path / "two"
+def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    for folder in ("masks", "ledger", "report"):
+        (run / folder).mkdir()
+    older = (run / "bundle" / "model.safetensors").read_bytes()
     said = segbatch(
         "train", str(trained.config), "--set", f"output={run}", "--set", "training.workers=2",
-        "--set", "training.epochs=2",
+        "--set", "training.epochs=2", "--overwrite",
     )  # fmt: skip
     assert said.code == 0, said.text
     assert "2 workers" in said.text
-    history = json.loads((run / "run.json").read_text())["training"]["history"]
-    assert [row["epoch"] for row in history] == [1, 2]
-    assert all(np.isfinite(row["loss"]) for row in history)
+    assert (run / "bundle" / "model.safetensors").read_bytes() != older
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+    record = json.loads((run / "run.json").read_text())
+    assert record["mapping"] is None
+    assert [row["epoch"] for row in record["training"]["history"]] == [1, 2]
+    assert all(np.isfinite(row["loss"]) for row in record["training"]["history"])
     # Each worker validates a part: what they add up to is what the bundle does.
     bundle = load_bundle(run / "bundle")
     folder = trained.config.parent
@@ -264,48 +279,11 @@ def test_two_workers_train_one_model(trained: Trained, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_killed_worker_and_a_stopped_driver_cost_nothing(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worker is lost in the second epoch, the driver stops before the bundle is in place."""
-    run = tmp_path / "killed"
-    words = ("train", str(trained.config), "--set", f"output={run}")
-    killed: list[int] = []
-
-    def kill() -> None:
-        wait_for("a checkpoint", lambda: checkpoints(run))
-        for process in processes("ray::RayTrainWorker"):
-            killed.append(process.pid)
-            process.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with monkeypatch.context() as patched:
-
-        def stop(*paths: Path) -> None:
-            raise KeyboardInterrupt
-
-        patched.setattr("segbatch.training.trainer.replace_folder", stop)
-        said = segbatch(*words)
-    killer.join()
-    assert len(killed) == 1
-    assert said.code == 130, said.text
-    assert "going on after epoch" in said.text
-    assert not (run / "bundle").exists()
-
-    said = segbatch(*words)
-    assert said.code == 0, said.text
-    assert f"going on after epoch {EPOCHS}" in said.text
-    history = json.loads((run / "run.json").read_text())["training"]["history"]
-    assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
-
-
-@pytest.mark.ray
-def test_a_killed_driver_is_gone_on_from(trained: Trained, tmp_path: Path) -> None:
+def test_a_killed_driver_and_a_killed_worker_cost_nothing(trained: Trained, tmp_path: Path) -> None:
+    """The driver is lost after the first epoch; in the training that goes on, the worker after the second."""
     import ray
 
-    run = tmp_path / "driver"
+    run = tmp_path / "killed"
     words = ["train", str(trained.config), "--set", f"output={run}"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from segbatch.cli import main; main()", *words],
@@ -322,12 +300,50 @@ def test_a_killed_driver_is_gone_on_from(trained: Trained, tmp_path: Path) -> No
     assert process.returncode == -signal.SIGKILL, errors
     assert json.loads((run / "run.json").read_text())["training"]["state"] == "running"
     wait_for("the end of the killed driver's worker", lambda: not processes("ray::RayTrainWorker"))
+    first = {folder.name for folder in checkpoints(run)}
 
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for("another checkpoint", lambda: {folder.name for folder in checkpoints(run)} - first)
+        for worker in processes("ray::RayTrainWorker"):
+            killed.append(worker.pid)
+            worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     said = segbatch(*words)
+    killer.join()
     assert said.code == 0, said.text
-    assert "going on after epoch" in said.text
+    assert len(killed) == 1
+    assert said.text.count("going on after epoch") == 2
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "stopped"
+    words = ("train", str(trained.config), "--set", f"output={run}")
+    with monkeypatch.context() as patched:
+
+        def stop(*paths: Path) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr("segbatch.training.trainer.replace_folder", stop)
+        said = segbatch(*words)
+    assert said.code == 130, said.text
+    assert not (run / "bundle").exists()
+    said = segbatch(*words)
+    assert said.code == 0, said.text
+    assert f"going on after epoch {EPOCHS}" in said.text
+    history = json.loads((run / "run.json").read_text())["training"]["history"]
+    assert figures(history) == figures(trained.history)
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
 
 
 @pytest.mark.ray
@@ -337,30 +353,10 @@ def test_a_loss_that_is_no_number_ends_training_with_its_reason(trained: Trained
         "--set", "training.max_failures=0",
     )  # fmt: skip
     assert said.code == 1
-    assert "Error: The loss became" in said.text
+    assert "The loss became" in said.text
     assert "training.learning_rate" in said.text
     assert "Traceback" not in said.text
     assert not (tmp_path / "run" / "bundle").exists()
-
-
-@pytest.mark.ray
-def test_overwriting_throws_away_the_older_training_and_its_masks(
-    trained: Trained, tmp_path: Path, ray_cluster: None
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained.run, run)
-    for folder in ("masks", "ledger", "report"):
-        (run / folder).mkdir()
-    older = (run / "bundle" / "model.safetensors").read_bytes()
-    said = segbatch(
-        "train", str(trained.config), "--set", f"output={run}", "--set", "training.epochs=1", "--overwrite"
-    )  # fmt: skip
-    assert said.code == 0, said.text
-    assert (run / "bundle" / "model.safetensors").read_bytes() != older
-    record = json.loads((run / "run.json").read_text())
-    assert [row["epoch"] for row in record["training"]["history"]] == [1]
-    assert record["mapping"] is None
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
 
 
 @pytest.mark.ray

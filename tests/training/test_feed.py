@@ -29,7 +29,7 @@ def sampler(scene: TrainingScene, take_survey: TakeSurvey) -> TileSampler:
 def feeding(
     scene: TrainingScene, sampler: TileSampler, batches: list[range], augment: Augment = "full"
 ) -> Iterator[Batch]:
-    return stream([scene], LABELS, sampler, batches=batches, side=32, augment=augment)
+    return stream([scene], LABELS, sampler, batches=batches, side=32, augment=augment, scale=1.33)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -40,7 +40,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 def test_a_batch_has_the_shapes_and_types_that_it_says(scene: TrainingScene, sampler: TileSampler) -> None:
     with TileReader([scene], LABELS) as reader:
-        batch = load_batch(reader, sampler, range(3), 32, "full")
+        batch = load_batch(reader, sampler, range(3), 32, "full", 1.33)
     assert (batch.values.shape, batch.values.dtype) == ((3, 3, 32, 32), torch.uint8)
     assert (batch.valid.shape, batch.valid.dtype) == ((3, 1, 32, 32), torch.bool)
     assert (batch.label.shape, batch.label.dtype) == ((3, 32, 32), torch.int64)
@@ -54,7 +54,7 @@ def test_batches_come_in_order_and_are_what_they_are_alone(scene: TrainingScene,
     assert len(fed) == 12
     with TileReader([scene], LABELS) as reader:
         for batch, wanted in zip(fed, numbers, strict=True):
-            assert equal(batch, load_batch(reader, sampler, wanted, 32, "full"))
+            assert equal(batch, load_batch(reader, sampler, wanted, 32, "full", 1.33))
             assert batch.waited >= 0
     assert not equal(fed[0], fed[1])
 
