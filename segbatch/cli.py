@@ -73,7 +73,7 @@ Bands = Annotated[
     str | None, typer.Option(metavar="LIST", help="Bands in the model's order, by number or name, as 1,2,3.")
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="CONFIG", help="Take all from a configuration instead.")
+    Path | None, typer.Option("--config", metavar="CONFIG", help="Take scenes and settings from a configuration.")
 ]
 
 
@@ -301,8 +301,8 @@ def _request(
     given = {name: value for name, value in given.items() if value is not None}
     chosen = None if bands is None else [int(b) if b.isdecimal() else b for b in map(str.strip, bands.split(","))]
     if config is not None:
-        if bundle is not None or images:
-            raise InputError("Give either a bundle and scenes or --config, not both.")
+        if images:
+            raise InputError("Give either scenes or --config, not both: a configuration lists its scenes.")
         if out is not None or labels:
             raise InputError(
                 f"{'--out' if out else '--label'} and --config exclude each other: change the configuration."
@@ -314,7 +314,7 @@ def _request(
             "cluster.address": address,
         }
         pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
-        return Request.from_config(_load(config, [*(overrides or ()), *pairs]), overwrite)
+        return Request.from_config(_load(config, [*(overrides or ()), *pairs]), overwrite, bundle)
     if bundle is None or not images:
         raise InputError("Name a bundle and at least one scene, or give --config.")
     if out is None:

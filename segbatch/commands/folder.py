@@ -14,6 +14,9 @@ from segbatch import __version__
 from segbatch.errors import InputError
 from segbatch.masks.staging import PARTIAL
 
+_IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable for what `ray job submit` starts."""
+
 _PACKAGES = ("torch", "ray", "rasterio", "zarr", "numpy", "segmentation-models-pytorch")
 
 
@@ -60,8 +63,13 @@ class RunFolder:
         """Make the folder and make sure that it can be written to.
 
         Raises:
-            InputError: It cannot.
+            InputError: It cannot, or a Ray job would lose it.
         """
+        if not self.path.is_absolute() and _IN_A_RAY_JOB in os.environ:
+            raise InputError(
+                f"The output folder {self.path} is relative, and a Ray job's working folder is thrown away. "
+                "Give an absolute path that all nodes share."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

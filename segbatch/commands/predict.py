@@ -65,23 +65,29 @@ class Request:
     config: dict[str, Any]
 
     @classmethod
-    def from_config(cls, config: RunConfig, overwrite: bool = False) -> "Request":
-        """Map what a configuration lists with the bundle of its run.
+    def from_config(cls, config: RunConfig, overwrite: bool = False, bundle: Path | None = None) -> "Request":
+        """Map what a configuration lists.
+
+        Args:
+            config: The configuration.
+            overwrite: Start afresh where the folder holds another run.
+            bundle: Folder of the bundle; None for the one that the run has trained.
 
         Raises:
             InputError: There is no bundle yet, or it has other classes.
         """
         folder = RunFolder(Path(config.output))
-        card = read_card(folder.bundle)
+        bundle = bundle or folder.bundle
+        card = read_card(bundle)
         if card.classes.names != config.class_table().names:
             raise InputError(
-                f"{folder.bundle} has the classes {', '.join(card.classes.names)}, but the configuration has "
+                f"{bundle} has the classes {', '.join(card.classes.names)}, but the configuration has "
                 f"{', '.join(config.class_table().names)}. Train again, or choose another output."
             )
         return cls(
             name=config.name,
             folder=folder,
-            bundle=folder.bundle,
+            bundle=bundle,
             refs=list_scenes(config.scenes, "predict"),
             bands=config.scenes.bands,
             nodata=config.scenes.nodata,

@@ -162,6 +162,12 @@ def test_train_and_the_whole_pipeline_run_as_jobs(head: Head, configuration: Pat
     assert (fresh / "report" / "report.html").is_file()
 
 
+def test_a_job_does_not_write_where_its_files_would_be_lost(head: Head, configuration: Path) -> None:
+    done = head.submit("python", "jobs/train.py", str(configuration), "--set", "output=runs/lost")
+    assert done.returncode != 0
+    assert "runs/lost is relative" in done.stdout
+
+
 def test_a_job_that_fails_says_why_and_ends_with_an_error(head: Head, configuration: Path) -> None:
     done = head.submit("python", "jobs/predict.py", "--config", str(configuration), "--set", "scenes.predict=[]")
     assert done.returncode != 0
