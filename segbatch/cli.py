@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 EXIT_SCENES_FAILED = 3
 EXIT_INTERRUPTED = 130
 
+_AGAIN = "Run the same command again, without --overwrite, to go on."
+
 app = typer.Typer(
     name="segbatch",
     help="Semantic segmentation of images too large for memory: train, map and report with Ray.",
@@ -62,13 +64,17 @@ Bundle = Annotated[Path | None, typer.Argument(help="Folder of a trained model."
 Images = Annotated[list[str] | None, typer.Argument(help="Images: paths or globs.", metavar="SCENE...")]
 Label = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATH", help="Label of each scene, in the scenes' order; adds an accuracy report."),
+    typer.Option(
+        metavar="PATH",
+        help="Label of each scene, in their order (repeat), or one for all with {name} for the image's name; adds an "
+        "accuracy report.",
+    ),
 ]
 Formats = Annotated[str | None, typer.Option("--format", metavar="LIST", help="cog, zarr or cog,zarr (the default).")]
 Core = Annotated[int | None, typer.Option(help="Pixels a side that are kept of each window. Default: auto.")]
 Halo = Annotated[int | None, typer.Option(help="Context pixels around a core. Default: the bundle's.")]
 BatchSize = Annotated[int | None, typer.Option(help="Windows a forward pass. Default: 1 on a CPU, 8 on a GPU.")]
-Nodata = Annotated[float | None, typer.Option(metavar="VALUE", help="Fill value of images that do not say it.")]
+Nodata = Annotated[float | None, typer.Option(metavar="VALUE", help="Fill value of the images, in place of their own.")]
 Bands = Annotated[
     str | None, typer.Option(metavar="LIST", help="Bands in the model's order, by number or name, as 1,2,3.")
 ]
@@ -152,7 +158,7 @@ def plan(
 ) -> None:
     """What mapping would do and cost; reads no pixel of the images.
 
-    Give a bundle and scenes, or a configuration whose model is trained.
+    Give a bundle and scenes, or a configuration, whose model need not be trained yet.
     """
     from segbatch.commands.inform import plan_lines
     from segbatch.commands.predict import plan as make_plan
@@ -160,7 +166,7 @@ def plan(
     config = None if bundle.is_dir() or scene else bundle
     request = _request(
         None if config else bundle, scene, None if config else Path("."), None, None, core, halo, batch_size,
-        nodata, bands, None, None, config, set_, False,
+        nodata, bands, None, None, config, set_, False, untrained=True,
     )  # fmt: skip
     _, scenes, _ = make_plan(request)
     chosen = request.inference.batch_size
@@ -240,10 +246,10 @@ def main(arguments: list[str] | None = None) -> None:
     # --debug may stand anywhere on the line: people add it at the end, after something went wrong.
     debug = "--debug" in arguments
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"])
+        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="segbatch")
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C
-            print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+            print(f"\nStopped. {_AGAIN}", file=sys.stderr)
         raise
     except SegbatchError as error:
         if debug:
@@ -283,6 +289,7 @@ def _request(
     config: Path | None,
     overrides: list[str] | None,
     overwrite: bool,
+    untrained: bool = False,
 ) -> "Request":
     """What to map: from a configuration, or from the words on the command line."""
     from segbatch.commands.folder import RunFolder
@@ -296,7 +303,7 @@ def _request(
         "halo": halo,
         "batch_size": batch_size,
         "engine": engine,
-        "format": formats.split(",") if formats else None,
+        "format": [name.strip() for name in formats.split(",")] if formats else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
     chosen = None if bands is None else [int(b) if b.isdecimal() else b for b in map(str.strip, bands.split(","))]
@@ -314,7 +321,12 @@ def _request(
             "cluster.address": address,
         }
         pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
-        return Request.from_config(_load(config, [*(overrides or ()), *pairs]), overwrite, bundle)
+        settings, card = _load(config, [*(overrides or ()), *pairs]), None
+        if untrained and not RunFolder(Path(settings.output)).bundle.exists():
+            from segbatch.commands.train import untrained_card
+
+            card = untrained_card(settings)
+        return Request.from_config(settings, overwrite, bundle, card)
     if bundle is None or not images:
         raise InputError("Name a bundle and at least one scene, or give --config.")
     if out is None:
@@ -344,9 +356,9 @@ def _show(document: dict[str, Any], folder: Path) -> None:
     from segbatch.report.tables import console_summary
 
     out.print(console_summary(document))
-    out.print(f"\nReport: {folder / 'report' / 'report.html'}", soft_wrap=True)
+    out.print(f"\nReport: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False)
     if (folder / "masks").is_dir():
-        out.print(f"Class masks: {folder / 'masks'}", soft_wrap=True)
+        out.print(f"Class masks: {folder / 'masks'}", soft_wrap=True, markup=False)
     if document["failed"]:
         raise typer.Exit(EXIT_SCENES_FAILED)
 

@@ -17,14 +17,42 @@ class Resources:
     """What the cluster has.
 
     Args:
-        cpus: CPUs of all nodes.
-        gpus: GPUs of all nodes.
-        node_cpus: CPUs of the node that has most.
+        nodes: (CPUs, GPUs) of each node.
+        local: Whether this machine is all there is; other clusters may grow.
     """
 
-    cpus: int
-    gpus: int
-    node_cpus: int
+    nodes: tuple[tuple[int, int], ...]
+    local: bool = True
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of all nodes, at least 1."""
+        return max(1, sum(cpus for cpus, _ in self.nodes))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
+
+    @property
+    def node_cpus(self) -> int:
+        """CPUs of the node that has most, at least 1."""
+        return max(1, *(cpus for cpus, _ in self.nodes)) if self.nodes else 1
+
+    def cpus_for(self, workers: int, use_gpu: bool) -> int:
+        """CPUs that each of ``workers`` gets, so that all find room on the nodes at the same time.
+
+        Raises:
+            InputError: They do not fit, and this machine is all there is.
+        """
+        for cpus in range(max(1, self.cpus // workers), 0, -1):
+            room = sum(min(has // cpus, gpus if use_gpu else workers) for has, gpus in self.nodes)
+            if room >= workers:
+                return cpus
+        if self.local:
+            what = f"{self.gpus} GPUs" if use_gpu else f"{self.cpus} CPUs"
+            raise InputError(f"{workers} workers do not fit on this machine's {what}: lower training.workers.")
+        return 1
 
     def wants_gpu(self, use_gpu: bool | Literal["auto"], count: int = 1) -> bool:
         """Whether ``count`` workers or actors get a GPU each.
@@ -71,25 +99,28 @@ def ray_session(address: str) -> Iterator[Resources]:
                 warnings.simplefilter("ignore")
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise SegbatchError(f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+            what = "Ray does not start on this machine" if local else f"There is no Ray cluster at {address!r}"
+            raise SegbatchError(f"{what}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
     _quiet()
     try:
-        yield resources()
+        yield resources(local)
     finally:
         if mine:
             ray.shutdown()
 
 
-def resources() -> Resources:
-    """What the cluster that this process has joined has at present."""
+def resources(local: bool) -> Resources:
+    """What the cluster that this process has joined has at present.
+
+    Args:
+        local: Whether it is this machine alone.
+    """
     import ray
 
-    total = ray.cluster_resources()
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Resources(
-        cpus=max(1, int(total.get("CPU", 1))),
-        gpus=int(total.get("GPU", 0)),
-        node_cpus=max(1, int(max(nodes, default=1))),
+        nodes=tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive),
+        local=local,
     )
 
 

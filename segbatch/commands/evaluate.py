@@ -82,6 +82,8 @@ def evaluate(
     content = folder.read()
     if content.get("mapping") or content.get("training"):
         raise InputError(f"{folder.path} holds a run. Choose another folder for the evaluation.")
+    folder.refuse_foreign()
+    folder.update(evaluation={"predictions": list(predictions), "labels": list(labels)})
     for old in (folder.ledger, folder.report):
         shutil.rmtree(old, ignore_errors=True)
     grids = [BlockGrid(Lattice(info.width, info.height, _SIDE, _SIDE, 0), 1, 1) for info in infos]
@@ -104,7 +106,6 @@ def evaluate(
     writer = LedgerWriter(folder.ledger)
     for line in _compare(partial(compare, label_map=values), parts, engine, address):
         writer.append(LedgerRow.from_json(line))
-    folder.update(evaluation={"predictions": list(predictions), "labels": list(labels)})
     return report(folder)
 
 
@@ -113,7 +114,7 @@ def compare(part: Part, label_map: LabelMap) -> str:
     started, clock = time.time(), time.perf_counter()
     assert part.ref.label is not None
     try:
-        mask = read_mask(part.ref.image, part.window)
+        mask = read_mask(part.ref.image, part.window, label_map.num_classes)
         with LabelReader(part.ref.label, label_map) as reader:
             label = reader.read(part.window)
     except SegbatchError as problem:
@@ -153,6 +154,13 @@ def _check(ref: SceneRef, label_map: LabelMap) -> SceneInfo:
     info, _ = describe_mask(ref.image)
     if len(info.data_bands) != 1:
         raise InputError(f"{ref.image} has {len(info.data_bands)} bands; a class mask has one.")
+    if "float" in info.dtype:
+        raise InputError(f"{ref.image} holds {info.dtype}; class ids are whole numbers.")
+    if info.nodata is not None and 0 <= info.nodata < label_map.num_classes:
+        raise InputError(
+            f"{ref.image} says that {info.nodata:g} is nodata, but it is a class id too: those pixels would not "
+            "count. Class ids begin at 0, and nodata is 255."
+        )
     assert ref.label is not None
     check_label(info, ref.label, label_map)
     return info

@@ -37,8 +37,8 @@ class RunFolder:
 
     @property
     def training(self) -> Path:
-        """Checkpoints while training goes on, and its history."""
-        return self.path / "train"
+        """Checkpoints while training goes on. Hidden, since a folder may hold a ``train`` of the user's."""
+        return self.path / ".training"
 
     @property
     def masks(self) -> Path:
@@ -113,18 +113,37 @@ class RunFolder:
         versions = {"segbatch": __version__, "python": platform.python_version(), **packages}
         write_json(self._json, {**self.read(), "versions": versions, **sections})
 
+    def refuse_foreign(self) -> None:
+        """Make sure that what stands where a run's files go is a run's, so that it may be cleared.
+
+        Raises:
+            InputError: A folder of that name is somebody else's.
+        """
+        content = self.read()
+        mapped = bool(content.get("mapping") or content.get("evaluation"))
+        for folder, ours in (
+            (self.bundle, "training" in content),
+            (self.masks, mapped),
+            (self.ledger, mapped),
+            (self.report, mapped),
+        ):
+            if folder.exists() and not ours:
+                raise InputError(
+                    f"{folder} is there already, and not of a run that segbatch knows. Choose another output."
+                )
+
     def clear_training(self) -> None:
         """Forget a training and all that was mapped with it."""
+        self.update(training=None)
         for folder in (self.training, self.bundle):
             shutil.rmtree(folder, ignore_errors=True)
         self.clear_mapping()
-        self.update(training=None)
 
     def clear_mapping(self) -> None:
         """Forget what was mapped. The ledger goes first: masks without rows are harmless, not so the reverse."""
         for folder in (self.ledger, self.masks, self.report):
             shutil.rmtree(folder, ignore_errors=True)
-        self.update(mapping=None)
+        self.update(mapping=None, evaluation=None)
 
 
 def write_json(path: Path, data: Any) -> None:

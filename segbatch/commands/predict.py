@@ -50,6 +50,7 @@ class Request:
         address: Of the Ray cluster.
         overwrite: Start afresh where the folder holds another run.
         config: The resolved configuration, for run.json.
+        card: Of a bundle that is not there yet, for plans and checks.
     """
 
     name: str
@@ -63,25 +64,29 @@ class Request:
     address: str
     overwrite: bool
     config: dict[str, Any]
+    card: Card | None = None
 
     @classmethod
-    def from_config(cls, config: RunConfig, overwrite: bool = False, bundle: Path | None = None) -> "Request":
+    def from_config(
+        cls, config: RunConfig, overwrite: bool = False, bundle: Path | None = None, card: Card | None = None
+    ) -> "Request":
         """Map what a configuration lists.
 
         Args:
             config: The configuration.
             overwrite: Start afresh where the folder holds another run.
             bundle: Folder of the bundle; None for the one that the run has trained.
+            card: Of a bundle that is not there yet; see `train.untrained_card`.
 
         Raises:
             InputError: There is no bundle yet, or it has other classes.
         """
         folder = RunFolder(Path(config.output))
         bundle = bundle or folder.bundle
-        card = read_card(bundle)
-        if card.classes.names != config.class_table().names:
+        names = (card or read_card(bundle)).classes.names
+        if names != config.class_table().names:
             raise InputError(
-                f"{bundle} has the classes {', '.join(card.classes.names)}, but the configuration has "
+                f"{bundle} has the classes {', '.join(names)}, but the configuration has "
                 f"{', '.join(config.class_table().names)}. Train again, or choose another output."
             )
         return cls(
@@ -96,6 +101,7 @@ class Request:
             address=config.cluster.address,
             overwrite=overwrite,
             config=config.model_dump(by_alias=True, mode="json"),
+            card=card,
         )
 
 
@@ -105,8 +111,7 @@ def plan(request: Request) -> tuple[Card, tuple[ScenePlan, ...], LabelMap]:
     Raises:
         InputError: A line for each scene that does not fit.
     """
-    card = read_card(request.bundle)
-    _check_weights(request.bundle)
+    card = request.card or read_card(request.bundle)
     label_map = request.label_map or card.label_map
     if label_map.num_classes != len(card.classes):
         raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
@@ -154,10 +159,11 @@ def predict(request: Request) -> dict[str, Any]:
         InputError: Bad input, or the folder holds another run.
     """
     card, scenes, label_map = plan(request)
+    _check_weights(request.bundle)
     folder = request.folder
     folder.create()
-    print_fingerprint = fingerprint(scenes, bundle_hash(request.bundle), label_map)
-    claim(folder, print_fingerprint, request.overwrite)
+    identity = fingerprint(scenes, bundle_hash(request.bundle), label_map)
+    claim(folder, identity, request.overwrite)
     folder.sweep()
     formats = request.inference.format
     rows = known_rows(folder, scenes, formats)
@@ -175,7 +181,7 @@ def predict(request: Request) -> dict[str, Any]:
         config=request.config,
         mapping={
             "state": "running",
-            "fingerprint": print_fingerprint,
+            "fingerprint": identity,
             "bundle": str(request.bundle),
         },
     )
@@ -294,12 +300,14 @@ def _finish(request: Request, card: Card, scenes: Sequence[ScenePlan], resources
         formats=request.inference.format,
         overviews=request.inference.overviews,
     )
+    if scenes and "cog" in request.inference.format:
+        say(f"Writing {counted(len(scenes), 'GeoTIFF')}")
     if resources is None or len(scenes) == 1:
         results: Iterator[str] = map(finish, scenes)
     else:
         from segbatch.inference.pipeline import map_items
 
-        results = map_items(finish, scenes)
+        results = map_items(finish, scenes, cpus=1)
     return [problem for problem in results if problem]
 
 
@@ -372,11 +380,13 @@ def _account(
 
 
 def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRef]:
-    """Pair scenes with labels given in the same order.
+    """Pair scenes with labels given in the same order, or with one that has ``{name}`` for the image's name.
 
     Raises:
         InputError: There are not as many labels as scenes.
     """
+    if len(labels) == 1 and "{name}" in labels[0]:
+        labels = [labels[0].replace("{name}", Path(ref.image).stem) for ref in refs]
     if labels and len(labels) != len(refs):
         raise InputError(
             f"{counted(len(refs), 'scene')} but {counted(len(labels), 'label')}: give one --label for each scene, "

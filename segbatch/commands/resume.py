@@ -1,5 +1,6 @@
 """What a run's folder holds already: whether a request may go on with it, and what is left to do."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from segbatch.commands.folder import RunFolder
 from segbatch.errors import InputError
 from segbatch.inference.finish import Format, is_finished
 from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
-from segbatch.inference.plan import ScenePlan, differences
+from segbatch.inference.plan import ScenePlan, changed_scenes, differences
 
 Rows = Mapping[tuple[str, int], LedgerRow]
 
@@ -31,18 +32,38 @@ def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
     if known is None and not folder.ledger.exists() and not folder.masks.exists():
         return
     changed = differences(known, new) if known else []
-    if known and not changed and not overwrite:
+    if known and not overwrite and (not changed or _repaired(folder, known, new)):
         return
+    if not known:
+        folder.refuse_foreign()
     if not overwrite:
         if known:
             what = f"a run that differs in {' and '.join(changed)}"
         else:
             what = "an evaluation" if content.get("evaluation") else "masks or a ledger that are not of a known run"
         raise InputError(
-            f"{folder.path} holds {what}. Choose another output folder, or give --overwrite to throw away "
-            "what is there."
+            f"{folder.path} holds {what}. Choose another output folder, or throw away what was mapped with "
+            "segbatch predict --overwrite."
         )
     folder.clear_mapping()
+
+
+def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether all that changed are scenes that had failed; what is known of these is forgotten.
+
+    A damaged file that was replaced costs its own blocks, not those of the scenes that are done.
+    """
+    changed = changed_scenes(known, new)
+    rows = read_ledger(folder.ledger) if folder.ledger.exists() else {}
+    failed = {row.scene for row in rows.values() if row.error is not None}
+    sound = {row.scene for row in rows.values()} - failed
+    if changed is None or changed & sound:
+        return False
+    # The store first: rows without it are forgotten by any later call too.
+    for scene in changed:
+        shutil.rmtree(folder.masks / f"{scene}.zarr", ignore_errors=True)
+    forget_scenes(folder.ledger, changed)
+    return True
 
 
 def known_rows(folder: RunFolder, scenes: Sequence[ScenePlan], formats: Sequence[Format]) -> Rows:

@@ -3,9 +3,9 @@
 from contextlib import ExitStack
 from typing import Any
 
-from segbatch.commands.predict import Request, predict
+from segbatch.commands.predict import Request, plan, predict
 from segbatch.commands.scenes import check_alike, open_role
-from segbatch.commands.train import train
+from segbatch.commands.train import train, untrained_card
 from segbatch.config import RunConfig
 from segbatch.runtime import ray_session
 
@@ -20,9 +20,11 @@ def run(config: RunConfig, overwrite: bool = False) -> dict[str, Any]:
         InputError: Bad input in any of the steps, found before the first begins.
     """
     check_alike(config, [*open_role(config, "train"), *open_role(config, "validate"), *open_role(config, "predict")])
+    plan(Request.from_config(config, card=untrained_card(config)))
     with ExitStack() as stack:
         if config.inference.engine == "ray":
             # One Ray for both steps, so that it starts once.
-            stack.enter_context(ray_session(config.cluster.address))
+            resources = stack.enter_context(ray_session(config.cluster.address))
+            resources.wants_gpu(config.inference.use_gpu)
         train(config, overwrite)
         return predict(Request.from_config(config))

@@ -13,6 +13,8 @@ from segbatch.commands.progress import TrainingProgress, duration, say
 from segbatch.commands.scenes import OpenScene, check_alike, open_role
 from segbatch.config import Role, RunConfig
 from segbatch.errors import InputError
+from segbatch.inference.plan import file_stamp
+from segbatch.models.card import Card, default_halo
 from segbatch.runtime import Resources, ray_session
 
 
@@ -44,7 +46,8 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
-    _check_model(config, len(scenes["train"][0][1].select_bands(config.scenes.bands)))
+    untrained_card(config)
+    folder.refuse_foreign()
     if overwrite:
         folder.clear_training()
     known = {"fingerprint": identity, "state": "running"}
@@ -71,23 +74,40 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     return folder.bundle
 
 
-def _check_model(config: RunConfig, bands: int) -> None:
-    """Build the network, so that a wrong name or weights that cannot be had are found before work begins."""
+def untrained_card(config: RunConfig) -> Card:
+    """The card that training will write, as far as it is known before: for plans and checks.
+
+    Builds the network, so that a wrong name or weights that cannot be had are found before work begins.
+    """
     import torch
 
-    from segbatch.models.build import build_model
+    from segbatch.models.build import build_model, model_stride
 
+    info = open_role(config, "train")[0][1]
+    bands = info.select_bands(config.scenes.bands)
     weights = config.model.weights
     # Without weights to fetch it need not even have memory.
     with torch.device("meta") if weights is None else nullcontext():
-        build_model(
+        model = build_model(
             config.model.architecture,
             config.model.encoder,
-            in_channels=bands,
+            in_channels=len(bands),
             num_classes=len(config.classes),
             weights=weights,
             options=config.model.options,
         )
+    stride = model_stride(model)
+    return Card(
+        classes=config.class_table(),
+        band_names=tuple(info.band_names[band - 1] for band in bands),
+        dtype=info.dtype,
+        mean=(0.0,) * len(bands),
+        std=(1.0,) * len(bands),
+        stride=stride,
+        halo=default_halo(stride),
+        label_map=config.label_map(),
+        bands=bands if config.scenes.bands else None,
+    )
 
 
 def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
@@ -101,7 +121,10 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
         config.scenes.bands,
         config.scenes.nodata,
         {
-            role: [(info.uri, info.size, info.modified, ref.label, ref.window) for ref, info in found]
+            role: [
+                (info.uri, info.size, info.modified, ref.label and file_stamp(ref.label), ref.window)
+                for ref, info in found
+            ]
             for role, found in scenes.items()
         },
     ]
@@ -120,8 +143,6 @@ def _claim(folder: RunFolder, identity: str) -> bool:
             f"{folder.path} holds a training with other scenes or settings. Choose another output folder, or "
             "give --overwrite to throw it and its masks away."
         )
-    if not known and folder.bundle.exists():
-        raise InputError(f"{folder.bundle} is there already. Choose another output, or give --overwrite.")
     return known.get("state") == "done" and folder.bundle.exists()
 
 
@@ -152,6 +173,8 @@ def _fit(
         for role in ("train", "validate")
     )
     label_map, classes = config.label_map(), config.class_table()
+    use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
+    cpus = resources.cpus_for(settings.workers, use_gpu)
     survey = survey_scenes(train_scenes, settings.tile // 2, label_map)
     found = survey.class_pixels
     total = int(found.sum())
@@ -159,8 +182,6 @@ def _fit(
     say(f"{total / 1e6:.1f} million labelled pixels: {shares}")
     area = sum(scene.window.area for scene in train_scenes)
     steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
-    use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
-    cpus = max(1, min(resources.cpus // settings.workers, resources.node_cpus))
     first = scenes["train"][0][1]
     job = TrainingJob(
         classes=classes,
@@ -169,6 +190,7 @@ def _fit(
         validate=validate_scenes,
         survey=survey,
         band_names=tuple(first.band_names[band - 1] for band in first.select_bands(config.scenes.bands)),
+        bands=first.select_bands(config.scenes.bands) if config.scenes.bands else None,
         dtype=first.dtype,
         model=config.model,
         settings=settings,

@@ -87,7 +87,8 @@ def _override(data: Any, override: str) -> None:
     node = data
     for part in parents:
         if isinstance(node, dict):
-            node = node.setdefault(part, {})
+            node[part] = {} if node.get(part) is None else node[part]  # "training:" alone is null
+            node = node[part]
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             node = node[part]
         else:

@@ -1,5 +1,6 @@
 """The run configuration that users write: one YAML for training, mapping and reports."""
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -87,7 +88,7 @@ class Scenes(_Section):
     bands: list[int | str] | None = None
     """Bands to use, by number (from 1) or name; all but an alpha band when absent."""
     nodata: float | None = None
-    """Fill value of the images where the files do not say it themselves."""
+    """Fill value of the images, in place of what the files say."""
     train: list[LabelledSceneEntry] = []
     """Scenes that the model learns from."""
     validate_: list[LabelledSceneEntry] = Field(default=[], alias="validate")
@@ -263,7 +264,7 @@ class RunConfig(ClassFile):
     @field_validator("output")
     @classmethod
     def _local_output(cls, output: str) -> str:
-        return local_folder(output)
+        return local_folder(os.path.expanduser(output))
 
 
 def local_folder(path: str) -> str:

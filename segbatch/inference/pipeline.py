@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,20 +15,24 @@ from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.errors import SegbatchError
 from segbatch.inference.ledger import LedgerRow
-from segbatch.inference.stages import BlockMask, BlockPixels
+from segbatch.inference.stages import BlockMask, BlockPixels, ReadStage, WriteStage
 from segbatch.inference.work import Work
 
 _IO_CPUS = 0.25
 """CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
 is left of a cluster after a node is lost."""
 
-_NO_PROGRESS_SECONDS = 600
+_NO_PROGRESS_SECONDS = 1800
+"""Longest time without a block done: booting a node, or one block on a slow CPU, must fit in."""
+
+_NO_LIMIT_SECONDS = 7 * 24 * 3600
 
 _SECONDS = ("read", "wait", "predict", "forward")
 """Stages whose seconds travel with a class mask."""
 
 Row = dict[str, Any]
 _Item = TypeVar("_Item")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def plan_pool(
     most = max(1, min(max_actors or max(room, min_actors), blocks))
     least = min(min_actors, most)
     if use_gpu:
-        return Pool(least, most, 1 if cpus > most else cpus / (2 * most), True, None)
+        return Pool(least, most, min(0.5, cpus / (2 * most)), True, None)
     reserved = min(_without_io(cpus) / most, _without_io(node_cpus))
     threads = max(1, min(cpus // most, node_cpus))
     return Pool(least, most, int(reserved) if reserved >= 1 else math.floor(reserved * 1e4) / 1e4, False, threads)
@@ -88,14 +92,15 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
     Raises:
         SegbatchError: A model cannot be loaded, a file cannot be written, or Ray gave up.
     """
-    read, write = work.reader(), work.writer()
-    pending = work.pending
+    shared = _Shared((work, work.reader(), work.writer()))
 
     def read_block(batch: dict[str, np.ndarray]) -> Row:
-        scene, block = pending[int(batch["number"][0])].tolist()
+        work, read, _ = shared.get()
+        scene, block = work.pending[int(batch["number"][0])].tolist()
         return _pixels_to_row(read(scene, block))
 
     def write_block(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        _, _, write = shared.get()
         # What ends the run travels as a row: raised here, it would arrive buried in pages of Ray's tracebacks.
         fatal = str(batch["fatal"][0])
         if not fatal:
@@ -105,14 +110,14 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
                 fatal = str(error)
         return {"row": [""], "fatal": [fatal]}
 
-    with _quiet_context(), _plain_errors():
+    with _quiet_context(_NO_PROGRESS_SECONDS), _plain_errors():
         # One row a Ray block all the way: batches are then views of shared memory, never copies.
         rows = (
-            _numbers(len(pending))
+            _numbers(len(work.pending))
             .map_batches(read_block, batch_size=None, num_cpus=_IO_CPUS)
             .map_batches(
                 _Predict,
-                fn_constructor_kwargs={"work": work, "threads": pool.threads},
+                fn_constructor_kwargs={"shared": shared, "threads": pool.threads},
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, initial_size=pool.max),
                 num_cpus=pool.cpus,
@@ -128,25 +133,32 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
                 yield LedgerRow.from_json(str(line))
 
 
-def map_items(function: Callable[[_Item], str], items: Sequence[_Item]) -> Iterator[str]:
-    """Call a function on each item, a Ray task each, and yield the results as they come."""
+def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = _IO_CPUS) -> Iterator[str]:
+    """Call a function on each item, a Ray task each, and yield the results as they come.
+
+    Args:
+        function: May take as long as it needs.
+        items: Sent to each worker once.
+        cpus: That a call reserves.
+    """
+    shared = _Shared(items)
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"result": [function(items[int(batch["number"][0])])]}
+        return {"result": [function(shared.get()[int(batch["number"][0])])]}
 
-    with _quiet_context(), _plain_errors():
-        results = _numbers(len(items)).map_batches(call, batch_size=None, num_cpus=_IO_CPUS)
+    with _quiet_context(_NO_LIMIT_SECONDS), _plain_errors():
+        results = _numbers(len(items)).map_batches(call, batch_size=None, num_cpus=cpus)
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
             yield from map(str, batch["result"])
 
 
 @contextmanager
-def _quiet_context() -> Iterator[None]:
+def _quiet_context(no_progress_seconds: int) -> Iterator[None]:
     """Ray Data's settings are global to the process: put back what is changed."""
     context = ray.data.DataContext.get_current()
     saved = context.enable_progress_bars, context.execution_no_progress_timeout_s
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.execution_no_progress_timeout_s = no_progress_seconds
     try:
         yield
     finally:
@@ -171,10 +183,33 @@ def _numbers(count: int) -> ray.data.Dataset:
     return ray.data.read_datasource(_Numbers(count), override_num_blocks=count, num_cpus=_IO_CPUS)
 
 
+class _Shared(Generic[_Value]):
+    """A value that tasks use again and again: each process fetches it once.
+
+    Captured in a task's function it would be unpickled for each task, which for a plan of many scenes takes
+    longer than the task; and a writer that lives as long as its process needs one ledger file, not one a block.
+    """
+
+    _here: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, value: _Value) -> None:
+        self._reference = ray.put(value)
+
+    def get(self) -> _Value:
+        """The value; the same object at each call in a process."""
+        key = self._reference.hex()
+        if key not in self._here:
+            self._here.clear()
+            self._here[key] = ray.get(self._reference)
+        value: _Value = self._here[key]
+        return value
+
+
 class _Predict:
     """The actor: loads the model once."""
 
-    def __init__(self, work: Work, threads: int | None) -> None:
+    def __init__(self, shared: _Shared[tuple[Work, ReadStage, WriteStage]], threads: int | None) -> None:
+        work, _, _ = shared.get()
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
         self._fatal = ""
         try:

@@ -115,7 +115,9 @@ def plan_scene(
                 f"the nearest are {f'{below} and ' if below or name == 'halo' else ''}{below + stride}."
             )
     if core == "auto":
-        core_height, core_width = (balanced_core(side, AUTO_CORE, stride) for side in (info.height, info.width))
+        core_height, core_width = (
+            balanced_core(side, max(1, AUTO_CORE // stride) * stride, stride) for side in (info.height, info.width)
+        )
     else:
         core_height = core_width = core
     lattice = Lattice(info.width, info.height, core_width, core_height, halo)
@@ -158,7 +160,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -
             "shape": [scene.info.height, scene.info.width],
             "bands": scene.bands,
             "nodata": str(scene.info.nodata),
-            "label": None if scene.ref.label is None else _stamp(scene.ref.label),
+            "label": None if scene.ref.label is None else file_stamp(scene.ref.label),
             "core": scene.core,
             "halo": scene.grid.lattice.halo,
             "block": scene.shard,
@@ -172,6 +174,16 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -
         "settings": {item["id"]: _digest([item["core"], item["halo"], item["block"]]) for item in described},
         "label_values": _digest(label_map.values) if labelled else None,
     }
+
+
+def changed_scenes(old: dict[str, Any], new: dict[str, Any]) -> set[str] | None:
+    """The scenes that changed between two fingerprints; None where something else did."""
+    if any(old.get(part) != new[part] for part in ("bundle", "label_values")):
+        return None
+    if set(old.get("scenes", {})) != set(new["scenes"]):
+        return None
+    parts = ("scenes", "settings")
+    return {scene for scene in new["scenes"] if any(old[part].get(scene) != new[part][scene] for part in parts)}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -195,7 +207,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return found
 
 
-def _stamp(path: str) -> tuple[str, int, int]:
+def file_stamp(path: str) -> tuple[str, int, int]:
     """Path, bytes and modification time of a file; -1 where they cannot be told."""
     try:
         status = os.stat(path)

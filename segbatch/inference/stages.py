@@ -21,6 +21,7 @@ from segbatch.inference.ledger import LedgerRow, LedgerWriter
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import write_block
 from segbatch.scenes import LabelReader, SceneReader, open_scene
+from segbatch.scenes.raster import small_cache
 from segbatch.scenes.scene import read_padded
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ class ReadStage:
         nothing = np.zeros((len(plan.bands), 0, 0), plan.info.dtype), np.zeros((0, 0), bool)
         error = None
         try:
-            reader = _open_cached(plan.info.uri, plan.info.nodata)
-            values, valid = read_padded(reader, plan.grid[block].read, plan.bands)
+            with small_cache():
+                reader = _open_cached(plan.info.uri, plan.info.nodata)
+                values, valid = read_padded(reader, plan.grid[block].read, plan.bands)
         except SegbatchError as problem:
             _forget(plan.info.uri)
             (values, valid), error = nothing, str(problem)
@@ -123,6 +125,8 @@ class PredictStage:
         from segbatch.inference.predictor import Predictor
         from segbatch.models.bundle import load_bundle
 
+        # Ten bits less of a convolution would change class masks from one kind of GPU to another.
+        torch.backends.cudnn.allow_tf32 = False
         if threads is not None:
             torch.set_num_threads(threads)
         self._scenes = scenes
@@ -216,7 +220,7 @@ class WriteStage:
         label = None
         if plan.ref.label is not None:
             try:
-                with LabelReader(plan.ref.label, self._label_map) as reader:
+                with small_cache(), LabelReader(plan.ref.label, self._label_map) as reader:
                     label = reader.read(owned)
             except InputError as problem:  # it was there when the run began
                 raise SceneReadError(str(problem)) from problem

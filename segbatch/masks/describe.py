@@ -1,6 +1,7 @@
 """What a class mask is, whichever of the two files holds it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -8,6 +9,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA, ClassTable
+from segbatch.errors import SceneReadError
 from segbatch.geometry import Window
 from segbatch.masks.cog import read_cog_classes
 from segbatch.masks.shards import open_class_mask, read_classes, read_window
@@ -45,20 +47,26 @@ def describe_mask(path: str | Path) -> tuple[SceneInfo, ClassTable | None]:
     return info, read_classes(path)
 
 
-def read_mask(path: str | Path, window: Window) -> NDArray[np.uint8]:
+def read_mask(path: str | Path, window: Window, num_classes: int) -> NDArray[np.uint8]:
     """(height, width) uint8 class ids of a window of a class mask, `NODATA` where it has none.
 
-    Values that cannot be class ids become `NODATA`.
-
     Raises:
-        SegbatchError: The file is damaged.
+        SegbatchError: The file is damaged, or a value is neither a class id nor nodata.
     """
     if Path(path).is_dir():
-        return read_window(path, window)
-    with open_scene(str(path)) as reader:
-        values, valid = reader.read(window, (1,))
-    known = valid & (values[0] >= 0) & (values[0] < NODATA)
-    return np.where(known, values[0], NODATA).astype(np.uint8)
+        ids: NDArray[Any] = read_window(path, window)
+    else:
+        with open_scene(str(path)) as reader:
+            values, valid = reader.read(window, (1,))
+        ids = np.where(valid, values[0], NODATA)
+    unknown = np.unique(ids[(ids != NODATA) & ((ids < 0) | (ids >= num_classes))])
+    if len(unknown):
+        listed = ", ".join(str(value) for value in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        raise SceneReadError(
+            f"Class mask {path} has values without a class: {listed}. Classes are 0 to {num_classes - 1}, nodata is "
+            f"{NODATA}."
+        )
+    return ids.astype(np.uint8)
 
 
 def _has_map(path: str | Path) -> bool:

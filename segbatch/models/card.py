@@ -20,6 +20,11 @@ DEFAULT_HALO = 64
 1.2e-4 of the pixels different from whole-image prediction."""
 
 
+def default_halo(stride: int) -> int:
+    """`DEFAULT_HALO`, or the next multiple of the model's stride."""
+    return -(-DEFAULT_HALO // stride) * stride
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """What a model expects of scenes, and what it gives.
@@ -34,6 +39,7 @@ class Card:
         halo: Context pixels around a core.
         label_map: From the values of the training labels to class ids; labels to evaluate against are read
             the same way unless something else is said.
+        bands: 1-based numbers of the model's bands in the training scenes, where they were chosen; None for all.
         training: Where the model comes from and how good it was in validation; for people.
     """
 
@@ -45,6 +51,7 @@ class Card:
     stride: int
     halo: int
     label_map: LabelMap
+    bands: tuple[int, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +83,7 @@ class Card:
             stride=int(data["stride"]),
             halo=int(data["halo"]),
             label_map=LabelMap.from_names(data["label_values"], classes),
+            bands=None if data["bands"] is None else tuple(int(band) for band in data["bands"]),
             training=dict(data["training"]),
         )
 
@@ -83,7 +91,7 @@ class Card:
         """1-based numbers of the scene's bands in the order of the model's channels.
 
         Without ``wanted``, bands are matched by name where the model's have names and the scene has them
-        all, else by position.
+        all, else by the numbers they had in the training scenes.
 
         Raises:
             InputError: The scene does not have what the model takes.
@@ -92,6 +100,13 @@ class Card:
             lowered = [name.casefold() for name in scene.band_names]
             if all(lowered.count(name.casefold()) == 1 for name in self.band_names):
                 wanted = list(self.band_names)
+        if wanted is None and self.bands is not None:
+            if max(self.bands) > len(scene.band_names):
+                raise InputError(
+                    f"{scene.uri} has {len(scene.band_names)} bands, and the bundle was trained on bands "
+                    f"{', '.join(map(str, self.bands))} of others. Say which are theirs with --bands or scenes.bands."
+                )
+            wanted = list(self.bands)
         bands = scene.select_bands(wanted)
         if wanted is None and len(bands) != len(self.band_names) == len(scene.band_names):
             # What looks like an alpha band is data: the model takes as many bands as there are.

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -26,6 +27,19 @@ _GDAL_OPTIONS = {
     # GDAL's short cut for whole PNGs returns garbage, and no error, where the file is cut short.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
+
+
+_SMALL_CACHE_BYTES = 64 * 2**20
+
+
+@contextmanager
+def small_cache() -> Iterator[None]:
+    """Keep few decoded blocks, for readers that read each pixel once.
+
+    GDAL would fill a twentieth of the memory, in each of a machine's processes.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=_SMALL_CACHE_BYTES):
+        yield
 
 
 class RasterScene:

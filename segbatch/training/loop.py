@@ -22,7 +22,7 @@ from segbatch.evaluation import compute_metrics
 from segbatch.inference.predictor import Predictor
 from segbatch.models.build import build_model, model_stride
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
-from segbatch.models.card import DEFAULT_HALO, Card
+from segbatch.models.card import Card, default_halo
 from segbatch.training.feed import stream
 from segbatch.training.learner import Learner
 from segbatch.training.survey import Survey, TrainingScene
@@ -46,6 +46,7 @@ class TrainingJob:
         validate: Scenes that choose the best epoch.
         survey: Statistics of the training scenes.
         band_names: Of the model's channels.
+        bands: 1-based band numbers where the user chose them, else None.
         dtype: numpy's name of the scenes' pixel type.
         model: The network.
         settings: How it is fitted.
@@ -59,6 +60,7 @@ class TrainingJob:
     validate: tuple[TrainingScene, ...]
     survey: Survey
     band_names: tuple[str, ...]
+    bands: tuple[int, ...] | None
     dtype: str
     model: Model
     settings: Training
@@ -89,7 +91,7 @@ def train_loop(config: dict[str, Any]) -> None:
         options=job.model.options,
     ).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = Learner(
-        bare if world == 1 else torch.nn.parallel.DistributedDataParallel(bare),
+        bare if world == 1 else torch.nn.parallel.DistributedDataParallel(bare, find_unused_parameters=True),
         bare,
         job.settings,
         job.settings.epochs * job.steps_per_epoch,
@@ -98,7 +100,7 @@ def train_loop(config: dict[str, Any]) -> None:
         device,
     )
     stride = model_stride(bare)
-    halo = -(-DEFAULT_HALO // stride) * stride
+    halo = default_halo(stride)
     history: list[dict[str, Any]] = []
     best: torch.nn.Module | None = None
     checkpoint = ray.train.get_checkpoint()
@@ -136,6 +138,7 @@ def train_loop(config: dict[str, Any]) -> None:
         card = Card(
             classes=job.classes,
             band_names=job.band_names,
+            bands=job.bands,
             dtype=job.dtype,
             mean=job.survey.mean,
             std=job.survey.std,

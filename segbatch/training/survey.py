@@ -1,8 +1,8 @@
 """The pass over the training scenes: band statistics, and where each class is."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,8 +109,12 @@ def survey_strip(scene: TrainingScene, index: int, row: int, cell: int, label_ma
     for col in range(cols):
         found = np.bincount(ids[:, col * cell : (col + 1) * cell].ravel(), minlength=256)
         counts[0, col] = found[: label_map.num_classes]
-    real: NDArray[Any] = values[:, valid].astype(np.float64)
-    return Strip(index, row, counts, BandSums(int(valid.sum()), real.sum(axis=1), (real**2).sum(axis=1)))
+    # Band by band: a wide scene's strip is large already, and float64 takes eight times as much.
+    totals, squares = np.zeros(len(values)), np.zeros(len(values))
+    for band, plane in enumerate(values):
+        real = plane[valid].astype(np.float64)
+        totals[band], squares[band] = real.sum(), np.dot(real, real)
+    return Strip(index, row, counts, BandSums(int(valid.sum()), totals, squares))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,8 +146,8 @@ def merge(parts: Sequence[Strip], cell: int) -> Survey:
         InputError: There is nothing to learn from.
     """
     ordered = sorted(parts, key=lambda part: (part.scene, part.row))
-    scenes = sorted({part.scene for part in ordered})
-    cells = tuple(np.concatenate([part.cells for part in ordered if part.scene == scene]) for scene in scenes)
+    by_scene = itertools.groupby(ordered, key=lambda part: part.scene)
+    cells = tuple(np.concatenate([part.cells for part in found]) for _, found in by_scene)
     sums = ordered[0].sums
     for part in ordered[1:]:
         sums = sums + part.sums

@@ -1,5 +1,6 @@
 """Training tiles: windows drawn at random from the scenes, read on demand. No tile is ever a file."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -12,6 +13,9 @@ from segbatch.geometry import Window
 from segbatch.scenes import LabelReader, SceneReader, open_scene
 from segbatch.scenes.scene import read_padded
 from segbatch.training.survey import Survey, TrainingScene
+
+_OPEN_SCENES = 64
+"""File handles are few, and a training may have thousands of scenes."""
 
 
 class Tile(NamedTuple):
@@ -107,7 +111,7 @@ class TileReader:
     def __init__(self, scenes: Sequence[TrainingScene], label_map: LabelMap) -> None:
         self._scenes = scenes
         self._label_map = label_map
-        self._open: dict[int, tuple[SceneReader, LabelReader]] = {}
+        self._open: OrderedDict[int, tuple[SceneReader, LabelReader]] = OrderedDict()
 
     def read(self, place: TilePlace) -> Tile:
         """Read a tile. What lies outside the scene's window or is not valid has no label.
@@ -121,6 +125,10 @@ class TileReader:
                 open_scene(scene.image, scene.nodata),
                 LabelReader(scene.label, self._label_map),
             )
+            if len(self._open) > _OPEN_SCENES:
+                for file in self._open.popitem(last=False)[1]:
+                    file.close()
+        self._open.move_to_end(place.scene)
         image, label = self._open[place.scene]
         values, valid = read_padded(image, place.window, scene.bands)
         ids = np.full(valid.shape, IGNORE_INDEX, np.uint8)

@@ -39,7 +39,9 @@ def validate(
     number = 0
     for scene in scenes:
         crop = scene.window
-        core = tuple(balanced_core(side, _CORE, stride) for side in (crop.height, crop.width))
+        core = tuple(
+            balanced_core(side, max(1, _CORE // stride) * stride, stride) for side in (crop.height, crop.width)
+        )
         lattice = Lattice(crop.width, crop.height, core[1], core[0], halo)
         with open_scene(scene.image, scene.nodata) as image, LabelReader(scene.label, label_map) as label:
             for block in BlockGrid(lattice, 1, 1):

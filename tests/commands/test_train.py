@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,7 @@ def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained
     shutil.copytree(trained.run, run)
     for folder in ("masks", "ledger", "report"):
         (run / folder).mkdir()
+    (run / "run.json").write_text(json.dumps({**trained.record, "mapping": {"state": "done"}}))
     older = (run / "bundle" / "model.safetensors").read_bytes()
     said = segbatch(
         "train", str(trained.config), "--set", f"output={run}", "--set", "training.workers=2",
@@ -376,10 +377,9 @@ def no_ray(address: str) -> Any:
 
 
 @pytest.fixture
-def before_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def before_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting Ray fails the test."""
     monkeypatch.setattr(train_module, "ray_session", no_ray)
-    yield
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -1,0 +1,143 @@
+"""Comparing class masks with labels, against scikit-learn."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, jaccard_score
+
+from segbatch.classes import ClassTable, LabelMap
+from segbatch.commands.evaluate import evaluate
+from segbatch.commands.folder import RunFolder
+from segbatch.errors import InputError
+from segbatch.geometry import Window
+from segbatch.masks import create_store, write_block, write_cog
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+MakeRaster = Callable[..., str]
+
+CLASSES = ClassTable.from_items([("water", None), ("forest", None), ("town", None)])
+
+
+def random_mask(height: int, width: int, seed: int, values: tuple[int, ...] = (0, 1, 2, 255)) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).choice(np.array(values, np.uint8), (height, width))
+
+
+def write_mask(folder: Path, mask: NDArray[np.uint8]) -> tuple[str, str]:
+    """The class mask as a Zarr store and as a COG."""
+    height, width = mask.shape
+    store = folder / "m.zarr"
+    where: dict[str, Any] = {"classes": CLASSES, "crs": None, "transform": Affine.identity(), "pixel_size_um": None}
+    create_store(store, width=width, height=height, shard=(height, width), chunk=(height, width), **where)
+    write_block(store, Window(0, 0, width, height), mask)
+    write_cog(store, folder / "m.tif", overviews="nearest", **where)
+    return str(store), str(folder / "m.tif")
+
+
+def run(predictions: list[str], labels: list[str], out: Path, **changes: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {"classes": None, "label_map": None, "engine": "inline", "address": "auto"}
+    return evaluate(predictions, labels, RunFolder(out), **(settings | changes))
+
+
+@pytest.fixture
+def case(tmp_path: Path, make_raster: MakeRaster) -> tuple[list[str], list[str], NDArray[np.int64]]:
+    """A class mask twice, as Zarr and as COG, its label twice, and the confusion matrix of one pair."""
+    mask, label = random_mask(130, 170, 1), random_mask(130, 170, 2)
+    counted = (mask != 255) & (label != 255)
+    expected = confusion_matrix(label[counted], mask[counted], labels=range(3))
+    return list(write_mask(tmp_path, mask)), [make_raster(tmp_path / "label.tif", label)] * 2, expected
+
+
+def test_zarr_and_tiff_give_scikit_learn_s_figures(
+    tmp_path: Path, case: tuple[list[str], list[str], NDArray[np.int64]]
+) -> None:
+    predictions, labels, expected = case
+    for prediction, label in zip(predictions, labels, strict=True):
+        document = run([prediction], [label], tmp_path / "out")
+        np.testing.assert_array_equal(document["confusion"], expected)
+        assert [item["name"] for item in document["classes"]] == list(CLASSES.names)
+        pairs = [(row, col) for row in range(3) for col in range(3) for _ in range(expected[row, col])]
+        y_true, y_pred = np.array(pairs).T
+        for item, iou in zip(document["classes"], jaccard_score(y_true, y_pred, average=None), strict=True):
+            assert item["iou"] == pytest.approx(iou, abs=1e-12)
+        assert json.loads((tmp_path / "out" / "report" / "metrics.json").read_text()) == document
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_gives_what_inline_gives(tmp_path: Path, case: tuple[list[str], list[str], NDArray[np.int64]]) -> None:
+    predictions, labels, expected = case
+    inline = run(predictions, labels, tmp_path / "inline")
+    assert run(predictions, labels, tmp_path / "ray", engine="ray") == inline
+    np.testing.assert_array_equal(inline["confusion"], 2 * expected)
+
+
+def test_parts_of_a_large_mask_add_up(
+    tmp_path: Path, case: tuple[list[str], list[str], NDArray[np.int64]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, labels, expected = case
+    monkeypatch.setattr("segbatch.commands.evaluate._SIDE", 50)
+    document = run(predictions[:1], labels[:1], tmp_path / "out")
+    np.testing.assert_array_equal(document["confusion"], expected)
+    assert len((next((tmp_path / "out" / "ledger").glob("*.jsonl"))).read_text().splitlines()) == 3 * 4
+
+
+def test_label_values_and_foreign_masks(tmp_path: Path, make_raster: MakeRaster) -> None:
+    mask, values = random_mask(60, 70, 3, (0, 1, 2)), random_mask(60, 70, 4, (10, 20, 99))
+    prediction, label = make_raster(tmp_path / "m.png", mask), make_raster(tmp_path / "l.tif", values)
+    document = run([prediction], [label], tmp_path / "out", classes=CLASSES, label_map=LabelMap(3, ((10, 2), (20, 0))))
+    expected = np.zeros((3, 3), int)
+    for value, class_id in ((10, 2), (20, 0)):
+        expected[class_id] = np.bincount(mask[values == value], minlength=3)
+    np.testing.assert_array_equal(document["confusion"], expected)
+    assert document["ignored_share"] == pytest.approx((values == 99).mean())
+
+
+def test_an_evaluation_is_replaced_but_never_a_run(
+    tmp_path: Path, case: tuple[list[str], list[str], NDArray[np.int64]]
+) -> None:
+    predictions, labels, expected = case
+    run(predictions, labels, tmp_path / "out")
+    np.testing.assert_array_equal(run(predictions[:1], labels[:1], tmp_path / "out")["confusion"], expected)
+    RunFolder(tmp_path / "out").update(mapping={"state": "done"})
+    with pytest.raises(InputError, match="holds a run. Choose another folder"):
+        run(predictions, labels, tmp_path / "out")
+
+
+def test_bad_input_is_refused(
+    tmp_path: Path, make_raster: MakeRaster, case: tuple[list[str], list[str], NDArray[np.int64]]
+) -> None:
+    (store, cog), (label, _), _ = case
+    plain = make_raster(tmp_path / "plain.tif", random_mask(130, 170, 1))
+    colour = make_raster(tmp_path / "colour.tif", np.zeros((3, 130, 170), np.uint8))
+    small = make_raster(tmp_path / "small.tif", np.zeros((13, 17), np.uint8))
+    wrong: list[tuple[list[str], list[str], dict[str, Any], str]] = [
+        ([store, cog], [label], {}, "2 class masks but 1 labels?: give as many"),
+        ([plain], [label], {}, "plain.tif does not say what its classes are: .* --classes"),
+        ([colour], [label], {"classes": CLASSES}, "has 3 bands; a class mask has one"),
+        ([store], [small], {}, "is 17 x 13 pixels, but its scene .* is 170 x 130"),
+        ([str(tmp_path / "nowhere.tif")], [label], {}, "nowhere.tif does not exist"),
+        ([str(tmp_path)], [label], {}, "is not a class mask in Zarr format"),
+        ([store], [str(tmp_path / "nowhere.tif")], {}, "nowhere.tif does not exist"),
+    ]
+    for predictions, labels, changes, message in wrong:
+        with pytest.raises(InputError, match=message) as caught:
+            run(predictions, labels, tmp_path / "out", **changes)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_mask_fails_alone(tmp_path: Path, case: tuple[list[str], list[str], NDArray[np.int64]]) -> None:
+    predictions, labels, expected = case
+    shard = Path(predictions[0]) / "class_mask" / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9] + b"destroyed")
+    document = run(predictions, labels, tmp_path / "out")
+    assert len(document["failed"]) == 1
+    assert "damaged" in document["failed"][0]["error"]
+    np.testing.assert_array_equal(document["confusion"], expected)

@@ -1,0 +1,82 @@
+"""What `info` and `plan` tell."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from numpy.typing import NDArray
+
+from segbatch.commands.inform import inform, plan_lines
+from segbatch.commands.predict import Request, plan, predict
+from segbatch.errors import InputError
+
+MakeRaster = Callable[..., str]
+Paint = Callable[..., NDArray[np.uint8]]
+
+AT = Affine(0.6, 0, 399960.35, 0, -0.6, 5000040.75)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, make_raster: MakeRaster, paint: Paint) -> str:
+    return make_raster(
+        tmp_path / "a.tif", paint(100, 200), crs="EPSG:32633", transform=AT, nodata=0, names=["red", "green", "blue"]
+    )
+
+
+def test_a_scene(scene: str) -> None:
+    lines = dict(inform(scene))
+    assert lines["what"] == "scene"
+    assert lines["size"].startswith("200 x 100 px")
+    assert lines["bands"] == "3 (red, green, blue), uint8"
+    assert lines["nodata"] == "0"
+    assert lines["CRS"] == "EPSG:32633"
+    assert lines["pixel size"] == "0.6 x 0.6 metre"
+    assert lines["upper left"] == "399960.35, 5000040.75"
+    assert "classes" not in lines
+
+
+def test_a_scene_without_a_map(tmp_path: Path, make_raster: MakeRaster) -> None:
+    lines = dict(inform(make_raster(tmp_path / "a.png", np.zeros((4, 10, 20), np.uint8))))
+    assert lines["CRS"] == "none"
+    assert lines["alpha"] == "band 4 says which pixels are real"
+
+
+def test_a_bundle(tiny_bundle: Path) -> None:
+    lines = dict(inform(str(tiny_bundle)))
+    assert lines["what"] == "bundle"
+    assert lines["network"] == "Unet with resnet18"
+    assert lines["classes"] == "water, forest, field, town"
+    assert (lines["stride"], lines["halo"]) == ("8 px", "16 px")
+    assert lines["mean"] == "100, 110, 90"
+
+
+def test_a_run_and_its_masks(tmp_path: Path, scene: str, make_request: Callable[..., Request]) -> None:
+    predict(make_request(tmp_path / "run", {"a": scene}))
+    lines = dict(inform(str(tmp_path / "run")))
+    assert lines["what"] == "run"
+    assert (lines["mapping"], lines["blocks"]) == ("done", "1 done")
+    assert Path(lines["report"]).is_file()
+    for name in ("a.zarr", "a.tif"):
+        mask = dict(inform(str(tmp_path / "run" / "masks" / name)))
+        assert mask["classes"] == "water, forest, field, town"
+        assert mask["CRS"] == "EPSG:32633"
+        assert mask["upper left"] == "399960.35, 5000040.75"
+
+
+def test_what_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("no image")
+    for path, message in [(tmp_path, "neither a run nor"), (tmp_path / "x", "does not exist"), (tmp_path / "text.txt", "cannot be read")]:  # fmt: skip  # noqa: E501
+        with pytest.raises(InputError, match=message):
+            inform(str(path))
+
+
+def test_a_plan_s_costs(scene: str, tmp_path: Path, make_request: Callable[..., Request]) -> None:
+    _, scenes, _ = plan(make_request(tmp_path / "run", {"a": scene}))
+    lines = dict(plan_lines(scenes, 2))
+    assert lines["cores"] == "64 x 64"
+    assert lines["windows"].startswith("8,")  # 2 x 4 cores
+    assert lines["waste"].startswith(f"{8 * 96 * 96 / (100 * 200):.2f} ")
+    assert lines["model input"].startswith("2 x 0.01 Mpx")
+    assert lines["class masks"] == "20 KB before compression"
