@@ -20,12 +20,12 @@ from segbatch.runtime import Resources, ray_session
     ],
 )
 def test_who_gets_a_gpu(gpus: int, use_gpu: bool, count: int, expected: bool) -> None:
-    assert Resources(8, gpus, 8).wants_gpu(use_gpu, count) is expected
+    assert Resources(((8, gpus),)).wants_gpu(use_gpu, count) is expected
 
 
 def test_a_gpu_that_is_not_there_is_said() -> None:
     with pytest.raises(InputError, match="use_gpu is true, but the cluster has no GPU"):
-        Resources(8, 0, 8).wants_gpu(True)
+        Resources(((8, 0),)).wants_gpu(True)
 
 
 @pytest.mark.ray

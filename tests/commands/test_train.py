@@ -196,7 +196,7 @@ def test_run_json_tells_how_training_went(trained: Trained) -> None:
         assert len(row["iou"]) == 2
         assert 0 <= row["waited"] <= 1
     assert training["history"][-1]["loss"] < training["history"][0]["loss"]
-    assert not (trained.run / "train").exists()
+    assert not (trained.run / ".training").exists()
     assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "run.json"]
 
 
