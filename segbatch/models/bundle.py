@@ -43,6 +43,9 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
         bundle.model.save_pretrained(temporary)  # type: ignore[operator]
         (temporary / "README.md").unlink(missing_ok=True)  # a generic page with somebody else's licence line
         (temporary / CARD).write_text(json.dumps(bundle.card.to_json(), indent=2) + "\n")
+        # Made for this user's eyes alone, but colleagues map with the bundle too.
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         temporary.chmod(0o755)
         replace_folder(temporary, folder)
     finally:

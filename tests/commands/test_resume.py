@@ -204,7 +204,7 @@ def test_a_folder_with_something_else_is_refused_unless_overwritten(
         "evaluation": "holds an evaluation",
     }[change]
     before = files_in(folder)
-    with pytest.raises(InputError, match=f"{named}.*Choose another output folder, or give --overwrite") as caught:
+    with pytest.raises(InputError, match=f"{named}.*Choose another output folder, .* --overwrite") as caught:
         predict(make_request(folder, images, label, **changes))
     assert "\n" not in str(caught.value)
     assert files_in(folder) == before
