@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import segbatch.commands.train as train_module
 from segbatch.classes import LabelMap
 from segbatch.cli import main
+from segbatch.commands.folder import RunFolder
 from segbatch.geometry import Window
 from segbatch.inference.predictor import Predictor
 from segbatch.models.bundle import load_bundle
@@ -146,7 +147,7 @@ def checkpoints(run: Path) -> list[Path]:
     """The checkpoints that Ray Train has taken down as whole."""
     return [
         folder
-        for record in run.glob("train/*/checkpoint_manager_snapshot.json")
+        for record in RunFolder(run).training.glob("*/checkpoint_manager_snapshot.json")
         for folder in record.parent.glob("checkpoint_*")
         if folder.name in record.read_text()
     ]
