@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbatch.classes import LabelMap
+from segbatch.commands.account import account
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import BlockProgress, counted, duration, say
 from segbatch.commands.record import RunRecord, SceneRecord
@@ -201,7 +202,7 @@ def predict(request: Request) -> dict[str, Any]:
             say(problem)
         clock["files"] = time.time()
     document = report(folder)
-    _set_state(folder, document, last=_account(scenes, rows, pending, clock))
+    _set_state(folder, document, last=account(scenes, rows, pending, clock))
     seconds = time.time() - clock["start"]
     mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
     say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(seconds)}.")
@@ -349,34 +350,6 @@ def _record(request: Request, card: Card, scenes: Sequence[ScenePlan], label_map
             ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
         ),
     )
-
-
-def _account(
-    scenes: Sequence[ScenePlan], rows: Mapping[tuple[str, int], LedgerRow], pending: np.ndarray, clock: dict[str, float]
-) -> dict[str, Any]:
-    """What the latest call did and where its time went, for run.json.
-
-    Seconds: ``start_up`` until the model was ready for the first block; ``blocks`` from then (reading that
-    block counted in) until the last was written; ``finish`` for the scenes' files; ``stages`` summed over
-    blocks, which overlap.
-    """
-    done = [row for index, block in pending.tolist() if (row := rows.get((scenes[index].id, block))) is not None]
-    first = min((row.started + row.seconds.get("wait", 0.0) for row in done), default=clock["blocks"])
-    stages: dict[str, float] = {}
-    for row in done:
-        for stage, seconds in row.seconds.items():
-            stages[stage] = stages.get(stage, 0.0) + seconds
-    return {
-        "blocks": len(done),
-        "windows": sum(row.windows for row in done),
-        "pixels": sum(scenes[index].grid[block].owned.area for index, block in pending.tolist()),
-        "seconds": {
-            "start_up": round(first - clock["start"], 3),
-            "blocks": round(clock["blocks"] - first, 3),
-            "finish": round(clock["files"] - clock["blocks"], 3),
-        },
-        "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
-    }
 
 
 def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRef]:

@@ -70,6 +70,11 @@ def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
             raise InputError(f"Label {uri} holds {label.dtype}; class labels are whole numbers.")
         if len(label.data_bands) != 1:
             raise InputError(f"Label {uri} has {len(label.data_bands)} bands; segbatch takes a single one.")
+        if label_map.values is None and label.nodata is not None and 0 <= label.nodata < label_map.num_classes:
+            raise InputError(
+                f"Label {uri} says that {label.nodata:g} is nodata, but it is a class id too. Say with label_values "
+                "which values are classes."
+            )
         if (label.width, label.height) != (scene.width, scene.height):
             raise InputError(
                 f"Label {uri} is {label.width} x {label.height} pixels, but its scene {scene.uri} is "

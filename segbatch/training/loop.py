@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,7 +71,8 @@ def train_loop(config: dict[str, Any]) -> None:
     """Fit a model: Ray Train calls this in each worker.
 
     Args:
-        config: ``job``, a `TrainingJob`, and ``tell``, a function that takes progress events (dicts).
+        config: ``job``, a `TrainingJob`; ``tell``, a function that takes progress events (dicts); and ``scratch``, a
+            folder of this training alone.
     """
     job: TrainingJob = config["job"]
     context = ray.train.get_context()
@@ -147,7 +147,7 @@ def train_loop(config: dict[str, Any]) -> None:
             label_map=job.label_map,
             training={**max(history, key=lambda past: past["miou"] or 0), "history": history},
         )
-        _report(learner, Bundle(best, card), history, rank)
+        _report(learner, Bundle(best, card), history, rank, config["scratch"])
         tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs})
 
 
@@ -218,13 +218,18 @@ def _summed(confusion: NDArray[np.int64], device: torch.device) -> NDArray[np.in
     return total.cpu().numpy()
 
 
-def _report(learner: Learner, bundle: Bundle, history: list[dict[str, Any]], rank: int) -> None:
-    """Hand the state to Ray Train, which stores it; every worker must call, rank 0 brings the files."""
+def _report(learner: Learner, bundle: Bundle, history: list[dict[str, Any]], rank: int, scratch: Path) -> None:
+    """Hand the state to Ray Train, which stores it; every worker must call, rank 0 brings the files.
+
+    They are written beside Ray Train's own, so that what a killed worker leaves goes when the training is done.
+    """
     metrics = {key: value for key, value in history[-1].items() if key != "iou"}
     if rank != 0:
         ray.train.report(metrics)
         return
-    folder = Path(tempfile.mkdtemp(prefix="segbatch-checkpoint-"))
+    folder = scratch / "reported"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
         learner.save(folder / _STATE)
         (folder / _HISTORY).write_text(json.dumps(history))

@@ -79,7 +79,7 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
     with _relay(listener) as tell:
         trainer = ray.train.torch.TorchTrainer(
             train_loop,
-            train_loop_config={"job": job, "tell": tell},
+            train_loop_config={"job": job, "tell": tell, "scratch": storage / name},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers.count,
                 use_gpu=workers.use_gpu,

@@ -179,3 +179,11 @@ def test_a_thumbnail_holds_class_ids(tmp_path: Path, make_raster: MakeRaster) ->
     assert (small.dtype, small.shape) == (np.dtype(np.uint8), (30, 18))
     assert not small[:15].any()
     assert (small[15:] == 1).all()
+
+
+def test_a_class_id_that_is_also_nodata_must_be_settled_by_label_values(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo
+) -> None:
+    label = make_raster(tmp_path / "label.tif", class_ids(), nodata=0, **GRID)
+    assert "0 is nodata, but it is a class id too" in refusal(scene, label)
+    check_label(scene, label, LabelMap(3, ((0, 0), (1, 1), (2, 2))))
