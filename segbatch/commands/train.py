@@ -179,7 +179,7 @@ def _fit(
     found = survey.class_pixels
     total = int(found.sum())
     shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(classes.names, found, strict=True))
-    say(f"{total / 1e6:.1f} million labelled pixels: {shares}")
+    say(f"{total:,} labelled pixels: {shares}")
     area = sum(scene.window.area for scene in train_scenes)
     steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
     first = scenes["train"][0][1]

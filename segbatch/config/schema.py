@@ -156,7 +156,7 @@ class Training(_Section):
     """A GPU for each worker; auto: where the cluster has enough."""
     max_failures: int = Field(default=3, ge=0)
     """How often training starts again from its last checkpoint when a worker or node is lost."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of tiles, augmentation and initial weights."""
 
     @field_validator("tile")
