@@ -19,6 +19,9 @@ NODATA = 255
 
 MAX_CLASSES = 255
 
+PROBABILITY_STEPS = 254
+"""Probabilities are stored as uint8: 0 to 254 stand for 0 to 1, and 255 is nodata."""
+
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 

@@ -1,17 +1,15 @@
-"""The class mask of a scene as a Cloud Optimized GeoTIFF.
+"""What a COG says of its pixels: where they lie, what their values mean, and the class table, there and back.
 
-DEFLATE, because nearly every TIFF reader opens it; ZSTD is an extension that many lack.
+How the file is put together is `segbatch.masks.assemble`'s affair.
 """
 
 import json
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
@@ -19,91 +17,100 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
-from rasterio.windows import Window as RasterioWindow
 
-from segbatch.classes import MAX_CLASSES, NODATA, ClassTable
-from segbatch.errors import InputError, SegbatchError
-from segbatch.geometry import Window
-from segbatch.masks.shards import open_class_mask, read_window
-from segbatch.masks.staging import remove_leftovers, staging_folder
+from segbatch.classes import MAX_CLASSES, NODATA, PROBABILITY_STEPS, ClassTable
+from segbatch.errors import InputError
+from segbatch.masks import tiff
 
 CLASSES_TAG = "SEGBATCH_CLASSES"
 """Metadata item with the class table as JSON."""
 
-_TILE = 512
-"""Side of the file's internal tiles."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""rasterio lets some of GDAL's own errors through, and has no public name for them."""
 
-_STRIDE = 8 * _TILE
-"""Side of the windows copied at a time: 16 MiB, and whole tiles, so that none is compressed twice."""
-
-_CACHE_BYTES = 64 << 20
-"""GDAL's block cache while a file is written; by default it would grow to a share of the machine's memory."""
-
-# rasterio.shutil.copy lets GDAL's own errors through, and rasterio has no public name for them.
 # A micrograph has no map, and its class mask has none either.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-_GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 
-
-def write_cog(
-    store_path: str | Path,
-    out_path: str | Path,
-    *,
-    classes: ClassTable,
-    crs: str | None,
-    transform: Affine,
-    pixel_size_um: float | None,
-    overviews: Literal["mode", "nearest"],
-) -> None:
-    """Write the class mask of a store as a COG, atomically and with the same bytes each time, and read it back.
-
-    The file has nodata 255, a colour table and the class table as JSON in the metadata item `CLASSES_TAG`;
-    the category names, for which TIFF has no place, are in the sidecar ``<name>.aux.xml`` that GDAL and QGIS
-    read. Memory does not grow with the scene. A scene without a map gives the same file without a CRS, with
-    the resolution tags where the pixel size is known.
+@dataclass(frozen=True, slots=True)
+class CogSpec:
+    """What a COG says of its pixels. Nodata is 255 in all of them.
 
     Args:
-        store_path: The Zarr store.
-        out_path: The TIFF. One process at a time writes it; leftovers of a killed one are removed.
-        classes: Class table.
         crs: WKT, or None.
         transform: From (column, row) to CRS units; the identity without a map.
         pixel_size_um: Micrometres a pixel, or None.
-        overviews: ``mode``: the most frequent class of the valid pixels; ``nearest``.
-
-    Raises:
-        InputError: There is no store at ``store_path``.
-        SegbatchError: The file cannot be written.
+        classes: Where the pixels are class ids, these classes: colour table, names and the item `CLASSES_TAG`.
+        bands: A description of each band, which may be empty.
+        scale: What a step of the value stands for, or None.
     """
-    height, width = open_class_mask(store_path).shape
-    out_path = Path(out_path)
-    sidecar = out_path.with_name(f"{out_path.name}.aux.xml")
-    with _errors_naming(out_path), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-        remove_leftovers(out_path)
-        with staging_folder(out_path) as folder:
-            plain, cog, names = folder / "plain.tif", folder / "cog.tif", folder / "names.xml"
-            profile = _profile(width, height, crs, transform)
-            with rasterio.open(plain, "w", **profile) as dataset:
-                dataset.write_colormap(1, _colormap(classes))
-                dataset.update_tags(**_tags(classes, pixel_size_um))
-                for window in _windows(width, height):
-                    dataset.write(read_window(store_path, window), 1, window=_rasterio_window(window))
-            rasterio.shutil.copy(
-                plain,
-                cog,
-                driver="COG",
-                COMPRESS="DEFLATE",
-                BLOCKSIZE=_TILE,
-                OVERVIEW_RESAMPLING=overviews.upper(),
-                BIGTIFF="IF_SAFER",
-            )
-            plain.unlink()
-            _verify(cog, store_path)
-            names.write_bytes(_category_names(classes))
-            # The TIFF goes last: where it is, all is.
-            names.replace(sidecar)
-            cog.replace(out_path)
+
+    crs: str | None
+    transform: Affine
+    pixel_size_um: float | None = None
+    classes: ClassTable | None = None
+    bands: tuple[str, ...] = ("",)
+    scale: float | None = None
+
+    @classmethod
+    def class_mask(
+        cls, classes: ClassTable, crs: str | None, transform: Affine, pixel_size_um: float | None
+    ) -> "CogSpec":
+        """Of a class mask."""
+        return cls(crs, transform, pixel_size_um, classes)
+
+    @classmethod
+    def confidence(cls, crs: str | None, transform: Affine, pixel_size_um: float | None) -> "CogSpec":
+        """Of the largest probability, 0 to `PROBABILITY_STEPS`."""
+        return cls(crs, transform, pixel_size_um, None, ("confidence",), 1 / PROBABILITY_STEPS)
+
+    @classmethod
+    def probabilities(
+        cls, classes: ClassTable, crs: str | None, transform: Affine, pixel_size_um: float | None
+    ) -> "CogSpec":
+        """Of the probabilities, 0 to `PROBABILITY_STEPS`, a band for each class."""
+        return cls(crs, transform, pixel_size_um, None, classes.names, 1 / PROBABILITY_STEPS)
+
+
+def describing_fields(spec: CogSpec) -> tiff.Directory:
+    """The fields of a file of one pixel that GDAL writes: how it encodes a map or a colour table is its own affair."""
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "width": 1,
+        "height": 1,
+        "count": len(spec.bands),
+        "dtype": "uint8",
+        "nodata": NODATA,
+        "interleave": "pixel",
+        "photometric": "MINISBLACK",
+        "endianness": "LITTLE",
+    }
+    if spec.crs is not None:
+        profile["crs"] = CRS.from_wkt(spec.crs)
+    if spec.crs is not None or spec.transform != Affine.identity():
+        profile["transform"] = spec.transform
+    with MemoryFile() as file:
+        with file.open(**profile) as dataset:
+            dataset.update_tags(**_tags(spec))
+            if spec.classes is not None:
+                dataset.write_colormap(1, _colormap(spec.classes))
+            if spec.scale is not None:
+                dataset.scales = [spec.scale] * len(spec.bands)
+                dataset.offsets = [0.0] * len(spec.bands)
+            for number, name in enumerate(spec.bands, start=1):
+                if name:
+                    dataset.set_band_description(number, name)
+        return tiff.read_directory(bytes(file.getbuffer()))
+
+
+def category_names(classes: ClassTable) -> bytes:
+    """The content of GDAL's sidecar with the names of the classes, for which TIFF has no place."""
+    root = ET.Element("PAMDataset")
+    names = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for name in classes.names:
+        ET.SubElement(names, "Category").text = name
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode").encode() + b"\n"
 
 
 def read_cog_classes(path: str | Path) -> ClassTable | None:
@@ -130,33 +137,10 @@ def read_cog_classes(path: str | Path) -> ClassTable | None:
         colors: list[str | None] = [_hex_color(entry) for entry in band.iterfind("ColorTable/Entry")]
         colors += [None] * len(names)
         return ClassTable.from_items([(name or str(index), colors[index]) for index, name in enumerate(names)])
-    except _GDAL_ERRORS as error:
+    except GDAL_ERRORS as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"The class table of {path} cannot be used: {error}") from error
-
-
-def _profile(width: int, height: int, crs: str | None, transform: Affine) -> dict[str, Any]:
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "width": width,
-        "height": height,
-        "count": 1,
-        "dtype": "uint8",
-        "nodata": NODATA,
-        "tiled": True,
-        "blockxsize": _TILE,
-        "blockysize": _TILE,
-        "compress": "deflate",
-        "zlevel": 1,
-        "sparse_ok": True,
-        "bigtiff": "if_safer",
-    }
-    if crs is not None:
-        profile["crs"] = CRS.from_wkt(crs)
-    if crs is not None or transform != Affine.identity():
-        profile["transform"] = transform
-    return profile
 
 
 def _colormap(classes: ClassTable) -> dict[int, tuple[int, int, int, int]]:
@@ -164,45 +148,16 @@ def _colormap(classes: ClassTable) -> dict[int, tuple[int, int, int, int]]:
     return {index: (*palette[index], 255) for index in range(len(classes))} | {NODATA: (0, 0, 0, 0)}
 
 
-def _tags(classes: ClassTable, pixel_size_um: float | None) -> dict[str, str]:
-    tags = {CLASSES_TAG: json.dumps(classes.to_json())}
-    if pixel_size_um is not None:
-        pixels_per_cm = repr(1e4 / pixel_size_um)
+def _tags(spec: CogSpec) -> dict[str, str]:
+    tags = {} if spec.classes is None else {CLASSES_TAG: json.dumps(spec.classes.to_json())}
+    if spec.pixel_size_um is not None:
+        pixels_per_cm = repr(1e4 / spec.pixel_size_um)
         tags |= {
             "TIFFTAG_XRESOLUTION": pixels_per_cm,
             "TIFFTAG_YRESOLUTION": pixels_per_cm,
             "TIFFTAG_RESOLUTIONUNIT": "3",  # centimetre
         }
     return tags
-
-
-def _category_names(classes: ClassTable) -> bytes:
-    """GDAL's sidecar with the names of the classes."""
-    root = ET.Element("PAMDataset")
-    names = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
-    for name in classes.names:
-        ET.SubElement(names, "Category").text = name
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode").encode() + b"\n"
-
-
-def _verify(cog: Path, store_path: str | Path) -> None:
-    """Read the file back: GDAL only logs what goes wrong as it closes a file, so a full disk passes unseen."""
-    with rasterio.open(cog) as dataset:
-        for window in _windows(dataset.width, dataset.height):
-            written = dataset.read(1, window=_rasterio_window(window))
-            if not np.array_equal(written, read_window(store_path, window)):
-                raise OSError(f"what was written differs from {store_path} within {window}")
-
-
-def _windows(width: int, height: int) -> Iterator[Window]:
-    for row_off in range(0, height, _STRIDE):
-        for col_off in range(0, width, _STRIDE):
-            yield Window(col_off, row_off, min(_STRIDE, width - col_off), min(_STRIDE, height - row_off))
-
-
-def _rasterio_window(window: Window) -> RasterioWindow:
-    return RasterioWindow(window.col_off, window.row_off, window.width, window.height)
 
 
 def _band_as_vrt(dataset: rasterio.DatasetReader) -> ET.Element:
@@ -216,13 +171,3 @@ def _band_as_vrt(dataset: rasterio.DatasetReader) -> ET.Element:
 
 def _hex_color(entry: ET.Element) -> str:
     return "#" + "".join(f"{int(entry.attrib[part]):02x}" for part in ("c1", "c2", "c3"))
-
-
-@contextmanager
-def _errors_naming(path: Path) -> Iterator[None]:
-    """Turn GDAL's and the system's errors into one that names the file."""
-    try:
-        yield
-    except (*_GDAL_ERRORS, OSError) as error:
-        cause = error.__cause__ or error
-        raise SegbatchError(f"{path} cannot be written: {cause}") from error

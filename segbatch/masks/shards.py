@@ -1,14 +1,15 @@
-"""The class mask of a scene as a sharded Zarr v3 store.
+"""The class mask of a scene, and what was asked for beside it, as a sharded Zarr v3 store.
 
 The store is created once, from metadata alone; then every block writes its own shard, one file each,
 without locks. Blocks that were never written, and blocks without a valid pixel, read as `NODATA`.
 
 xarray opens the store: ``xarray.open_zarr(path, consolidated=False)`` gives ``class_mask`` as float32 with
 NaN for nodata, as the CF attribute ``_FillValue`` asks; with ``mask_and_scale=False`` it is uint8 with 255.
+``confidence`` (y, x) and ``probabilities`` (class, y, x) are stored likewise, with CF's scale and offset.
 """
 
 import json
-import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,17 @@ from zarr.codecs import ZstdCodec
 from zarr.errors import NodeTypeValidationError
 from zarr.storage import MemoryStore
 
-from segbatch.classes import NODATA, ClassTable
+from segbatch.classes import NODATA, PROBABILITY_STEPS, ClassTable
 from segbatch.errors import InputError, SegbatchError
 from segbatch.geometry import Window
 from segbatch.masks.coordinates import coordinate_axes, spatial_reference
 from segbatch.masks.staging import PARTIAL, remove_leftovers, staging_folder, write_whole
 
 CLASS_MASK = "class_mask"
-"""Name of the array in the store."""
+"""Name of the class mask in the store."""
+
+CONFIDENCE, PROBABILITIES = "confidence", "probabilities"
+"""Names of the arrays that are there when asked for."""
 
 _SPATIAL_REF = "spatial_ref"
 
@@ -44,6 +48,7 @@ def create_store(
     crs: str | None,
     transform: Affine,
     pixel_size_um: float | None,
+    products: Sequence[str] = (),
 ) -> None:
     """Create the store of a scene, all nodata. One that is already there for the same scene is left as it is.
 
@@ -59,6 +64,7 @@ def create_store(
         crs: WKT, or None for scenes without a map.
         transform: From (column, row) to CRS units; the identity without a map.
         pixel_size_um: Micrometres a pixel, for scenes without a map.
+        products: More arrays beside the class mask: `CONFIDENCE`, `PROBABILITIES`.
 
     Raises:
         ValueError: The chunk does not divide the shard.
@@ -73,8 +79,15 @@ def create_store(
             template = folder / "store"
             group = zarr.create_group(template, zarr_format=3, attributes={"classes": classes.to_json()})
             reference = spatial_reference(crs, transform)
-            attributes = _mask_attributes(classes, with_reference=reference is not None)
-            _create_array(group.store_path.store, CLASS_MASK, (height, width), shard, chunk, attributes)
+            located = {"grid_mapping": _SPATIAL_REF, "coordinates": _SPATIAL_REF} if reference is not None else {}
+            store, size = group.store_path.store, (height, width)
+            _create_array(store, CLASS_MASK, size, shard, chunk, _mask_attributes(classes) | located)
+            if CONFIDENCE in products:
+                _create_array(store, CONFIDENCE, size, shard, chunk, _scaled("confidence") | located)
+            if PROBABILITIES in products:
+                names = {"class_names": list(classes.names)}
+                bands, attributes = len(classes), _scaled("class probabilities") | names | located
+                _create_array(store, PROBABILITIES, (bands, *size), (bands, *shard), (1, *chunk), attributes)
             if reference is not None:
                 # A scalar 0, as xarray and rioxarray write it: the attributes are what counts.
                 group.create_array(_SPATIAL_REF, shape=(), dtype="int64", fill_value=0, attributes=reference)
@@ -98,7 +111,7 @@ def create_store(
         raise SegbatchError(f"{path} cannot be created: {error.strerror or error}.") from error
 
 
-def write_block(path: str | Path, block_window: Window, mask: NDArray[np.uint8]) -> None:
+def write_block(path: str | Path, block_window: Window, pixels: NDArray[np.uint8], name: str = CLASS_MASK) -> None:
     """Write one block, which is one shard: whole, atomically, and with the same bytes each time.
 
     A block of nothing but nodata has no file; one that was there is removed.
@@ -106,40 +119,49 @@ def write_block(path: str | Path, block_window: Window, mask: NDArray[np.uint8])
     Args:
         path: The store.
         block_window: Pixels of the scene: one shard, clipped to the scene.
-        mask: (height, width) uint8 class ids, `NODATA` where the scene has no valid pixel.
+        pixels: (height, width), or (classes, height, width), uint8; `NODATA` where the scene has no valid pixel.
+        name: Of the array.
 
     Raises:
-        ValueError: The window is not a shard, or the mask does not fit the window.
+        ValueError: The window is not a shard, or the pixels do not fit the window.
         SegbatchError: The file cannot be written.
     """
-    array = open_class_mask(path)
+    array = open_pixels(path, name)
     row, col = _shard_index(array, block_window)
-    if mask.dtype != np.uint8 or mask.shape != (block_window.height, block_window.width):
-        raise ValueError(f"a uint8 mask of {block_window} is needed, got {mask.dtype} of shape {mask.shape}")
-    file = Path(path) / CLASS_MASK / "c" / str(row) / str(col)
+    wanted = (*array.shape[:-2], block_window.height, block_window.width)
+    if pixels.dtype != np.uint8 or pixels.shape != wanted:
+        raise ValueError(
+            f"uint8 pixels of {block_window}, shape {wanted}, are needed; got {pixels.dtype} of {pixels.shape}"
+        )
+    file = Path(path, name, "c", *["0"] * (pixels.ndim - 2), str(row), str(col))
     try:
-        if (mask == NODATA).all():
+        if (pixels == NODATA).all():
             file.unlink(missing_ok=True)
         else:
-            write_whole(file, _encode_shard(array, mask))
+            write_whole(file, _encode_shard(array, pixels))
     except OSError as error:
         raise SegbatchError(f"{file} cannot be written: {error.strerror or error}.") from error
 
 
-def read_window(path: str | Path, window: Window) -> NDArray[np.uint8]:
-    """Read (height, width) uint8 class ids of a window that lies inside the scene.
+def read_window(path: str | Path, window: Window, name: str = CLASS_MASK) -> NDArray[np.uint8]:
+    """Read (height, width) uint8 class ids of a window that lies inside the scene, or another array's pixels.
+
+    Args:
+        path: The store.
+        window: Pixels of the scene.
+        name: Of the array; probabilities give (classes, height, width).
 
     Raises:
         ValueError: The window reaches beyond the scene.
         InputError: There is no store at ``path``.
         SegbatchError: A shard is damaged.
     """
-    array = open_class_mask(path)
-    height, width = array.shape
+    array = open_pixels(path, name)
+    height, width = array.shape[-2:]
     if not Window(0, 0, width, height).contains(window):
         raise ValueError(f"{window} reaches beyond the {width} x {height} pixels of {path}")
     try:
-        return np.asarray(array[window.slices], np.uint8)
+        return np.asarray(array[(..., *window.slices)], np.uint8)
     except (OSError, ValueError, RuntimeError) as error:
         raise SegbatchError(f"{path} is damaged within {window}: {error}") from error
 
@@ -160,7 +182,7 @@ def clean_partial(path: str | Path) -> None:
     """Remove what killed writers left behind. Call it before the writers of a run start, not beside them."""
     path = Path(path)
     remove_leftovers(path)
-    for file in (path / CLASS_MASK).rglob(f"*{PARTIAL}"):
+    for file in path.rglob(f"*{PARTIAL}"):
         file.unlink(missing_ok=True)
 
 
@@ -188,15 +210,20 @@ def thumbnail(path: str | Path, max_side: int) -> NDArray[np.uint8]:
 
 
 def open_class_mask(path: str | Path) -> zarr.Array[Any]:
-    """The array of a store, for reading. Opened once a process for as long as the store is the same.
+    """The class mask of a store; see `open_pixels`."""
+    return open_pixels(path, CLASS_MASK)
+
+
+def open_pixels(path: str | Path, name: str) -> zarr.Array[Any]:
+    """An array of a store, for reading. Opened once a process for as long as the store is the same.
 
     Raises:
-        InputError: There is no store at ``path``.
+        InputError: There is no store at ``path``, or no such array in it.
     """
-    document = Path(path) / CLASS_MASK / "zarr.json"
+    document = Path(path) / name / "zarr.json"
     try:
         status = document.stat()
-        return _open(str(Path(path)), status.st_ino, status.st_mtime_ns)
+        return _open(str(document.parent), status.st_ino, status.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError, NodeTypeValidationError) as error:
         raise InputError(f"{path} is not a class mask in Zarr format: there is no {document}.") from error
 
@@ -205,13 +232,13 @@ def open_class_mask(path: str | Path) -> zarr.Array[Any]:
 def _open(path: str, inode: int, modified: int) -> zarr.Array[Any]:
     # inode and modified only tell one store from another that was made in its place.
     del inode, modified
-    return zarr.open_array(os.path.join(path, CLASS_MASK), mode="r", zarr_format=3)
+    return zarr.open_array(path, mode="r", zarr_format=3)
 
 
 def _create_array(
     store: Any,
     name: str | None,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     shard: tuple[int, ...],
     chunk: tuple[int, ...],
     attributes: dict[str, Any] | None = None,
@@ -225,34 +252,35 @@ def _create_array(
         chunks=chunk,
         compressors=ZstdCodec(level=3, checksum=True),
         fill_value=NODATA,
-        dimension_names=("y", "x"),
+        dimension_names=("class", "y", "x")[-len(shape) :],
         attributes=attributes,
         zarr_format=3,
         config={"write_empty_chunks": False},
     )
 
 
-def _encode_shard(array: zarr.Array[Any], mask: NDArray[np.uint8]) -> bytes:
-    """The bytes of a shard, a function of the mask alone.
+def _encode_shard(array: zarr.Array[Any], pixels: NDArray[np.uint8]) -> bytes:
+    """The bytes of a shard, a function of the pixels alone.
 
     Assigning to the stored array would first read the shard that is there, merge, and fail on a damaged one.
     """
     memory: dict[str, Any] = {}
-    shard = _shard_shape(array)
-    single = _create_array(MemoryStore(memory), None, shard, shard, array.chunks)
-    single[: mask.shape[0], : mask.shape[1]] = mask
-    content: bytes = memory["c/0/0"].to_bytes()
+    assert array.shards is not None  # every store is made by create_store
+    single = _create_array(MemoryStore(memory), None, array.shards, array.shards, array.chunks)
+    single[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
+    content: bytes = memory["/".join(["c", *["0"] * pixels.ndim])].to_bytes()
     return content
 
 
 def _shard_shape(array: zarr.Array[Any]) -> tuple[int, int]:
+    """(rows, columns) of a shard."""
     assert array.shards is not None  # every store is made by create_store
-    rows, cols = array.shards
+    rows, cols = array.shards[-2:]
     return rows, cols
 
 
 def _shard_index(array: zarr.Array[Any], window: Window) -> tuple[int, int]:
-    (height, width), (rows, cols) = array.shape, _shard_shape(array)
+    (height, width), (rows, cols) = array.shape[-2:], _shard_shape(array)
     row, col = window.row_off // rows, window.col_off // cols
     if Window(col * cols, row * rows, cols, rows).intersection(Window(0, 0, width, height)) != window:
         raise ValueError(
@@ -264,8 +292,8 @@ def _shard_index(array: zarr.Array[Any], window: Window) -> tuple[int, int]:
     return row, col
 
 
-def _mask_attributes(classes: ClassTable, *, with_reference: bool) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
+def _mask_attributes(classes: ClassTable) -> dict[str, Any]:
+    return {
         "long_name": "class mask",
         "_FillValue": NODATA,
         "flag_values": list(range(len(classes))),
@@ -273,9 +301,16 @@ def _mask_attributes(classes: ClassTable, *, with_reference: bool) -> dict[str, 
         "flag_meanings": " ".join("_".join(name.split()) for name in classes.names),
         "flag_colors": " ".join(classes.colors),
     }
-    if with_reference:
-        attributes |= {"grid_mapping": _SPATIAL_REF, "coordinates": _SPATIAL_REF}
-    return attributes
+
+
+def _scaled(long_name: str) -> dict[str, Any]:
+    return {
+        "long_name": long_name,
+        "_FillValue": NODATA,
+        "scale_factor": 1 / PROBABILITY_STEPS,
+        "add_offset": 0.0,
+        "units": "1",
+    }
 
 
 def _centres(size: int, count: int) -> NDArray[np.int64]:
@@ -284,17 +319,27 @@ def _centres(size: int, count: int) -> NDArray[np.int64]:
 
 
 def _check_same(template: Path, path: Path) -> None:
-    """Refuse a store whose metadata differ from the template's."""
-    for document in sorted(template.rglob("zarr.json")):
-        name = document.relative_to(template)
-        try:
-            found = json.loads((path / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            found = {}
-        wanted = json.loads(document.read_text(encoding="utf-8"))
-        different = [key for key in wanted if found.get(key) != wanted[key]]
+    """Refuse a store whose arrays or their metadata differ from the template's."""
+    for name in sorted(_documents(template) | _documents(path)):
+        wanted, found = _read_document(template / name), _read_document(path / name)
+        different = [key for key in wanted | found if found.get(key) != wanted.get(key)]
         if different:
             raise InputError(
-                f"{path} exists and is the class mask of another scene or class table "
+                f"{path} exists and is the class mask of another scene or class table, or has other products "
                 f"({name}: {', '.join(different)} differ). Remove it or choose another output."
             )
+
+
+def _documents(store: Path) -> set[str]:
+    """Where the metadata of the store and of its arrays are."""
+    files = [*store.glob("zarr.json"), *store.glob("*/zarr.json")]
+    return {file.relative_to(store).as_posix() for file in files}
+
+
+def _read_document(file: Path) -> dict[str, Any]:
+    """Empty where there is none, or none that can be read."""
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return document

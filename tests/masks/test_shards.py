@@ -219,8 +219,162 @@ def test_a_window_that_is_no_shard_is_refused(tmp_path: Path, window: Window) ->
 @pytest.mark.parametrize("mask", [np.zeros((32, 47), np.uint8), np.zeros((32, 48), np.int64)])
 def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path, mask: NDArray[Any]) -> None:
     path = make_store(tmp_path / "s.zarr", 70, 100)
-    with pytest.raises(ValueError, match="uint8 mask"):
+    with pytest.raises(ValueError, match=r"uint8 pixels of .* are needed"):
         write_block(path, Window(0, 0, 48, 32), mask)
+
+
+def random_products(height: int, width: int) -> dict[str, NDArray[np.uint8]]:
+    """Class mask, confidence and probabilities, nodata in the same places."""
+    mask = random_mask(height, width)
+    probabilities = np.random.default_rng(1).integers(0, 255, (len(CLASSES), height, width)).astype(np.uint8)
+    probabilities[:, mask == 255] = 255
+    return {"class_mask": mask, "confidence": probabilities.max(axis=0), "probabilities": probabilities}
+
+
+def make_full_store(path: Path, arrays: dict[str, NDArray[np.uint8]], **changes: Any) -> Path:
+    height, width = arrays["class_mask"].shape
+    make_store(path, height, width, products=tuple(arrays)[1:], **changes)
+    for window in blocks(height, width):
+        for name, pixels in arrays.items():
+            write_block(path, window, pixels[(..., *window.slices)], name)
+    return path
+
+
+@pytest.mark.parametrize(
+    "names", [("confidence",), ("probabilities",), ("confidence", "probabilities"), ("probabilities", "confidence")]
+)
+def test_products_come_back(tmp_path: Path, names: tuple[str, ...]) -> None:
+    arrays = random_products(70, 100)
+    wanted = {name: arrays[name] for name in ("class_mask", *names)}
+    path = make_full_store(tmp_path / "s.zarr", wanted)
+    assert set(dict(zarr.open_group(path, mode="r").arrays())) == set(wanted)
+    for name, pixels in wanted.items():
+        array = zarr.open_array(path / name, mode="r")
+        np.testing.assert_array_equal(array[:], pixels)
+        for window in (Window(0, 0, 100, 70), Window(40, 20, 33, 25), Window(99, 69, 1, 1)):
+            np.testing.assert_array_equal(read_window(path, window, name), pixels[(..., *window.slices)])
+    np.testing.assert_array_equal(read_window(path, Window(0, 0, 100, 70)), arrays["class_mask"])
+
+
+def test_a_file_of_probabilities_holds_all_classes_of_a_block_each_class_read_alone(tmp_path: Path) -> None:
+    path = make_full_store(tmp_path / "s.zarr", random_products(70, 100))
+    array = zarr.open_array(path / "probabilities", mode="r")
+    assert (array.shards, array.chunks) == ((3, 32, 48), (1, 16, 16))
+    files = {name for name in files_of(path / "probabilities") if name != "zarr.json"}
+    assert files == {f"c/0/{row}/{col}" for row in range(3) for col in range(3)}
+
+
+def test_xarray_decodes_products_to_probabilities(tmp_path: Path) -> None:
+    arrays = random_products(70, 100)
+    path = make_full_store(tmp_path / "s.zarr", arrays, crs=UTM, transform=NORTH_UP)
+    with xr.open_zarr(path, consolidated=False) as dataset:
+        assert dataset["confidence"].dims == ("y", "x")
+        assert dataset["probabilities"].dims == ("class", "y", "x")
+        assert dataset["probabilities"].attrs["class_names"] == list(CLASSES.names)
+        for name in ("confidence", "probabilities"):
+            variable = dataset[name]
+            assert np.issubdtype(variable.dtype, np.floating)
+            expected = np.where(arrays[name] == 255, np.nan, arrays[name] / 254)
+            np.testing.assert_allclose(variable.values, expected, rtol=0, atol=1e-6)
+            assert np.nanmax(variable.values) == pytest.approx(1, abs=1e-6)
+            # GDAL and rioxarray find the map of each array by these.
+            reference = dataset.coords[variable.attrs["grid_mapping"]].attrs
+            assert CRS.from_wkt(reference["crs_wkt"]) == CRS.from_epsg(32633)
+            np.testing.assert_array_equal(variable["x"], dataset["class_mask"]["x"])
+    with xr.open_zarr(path, consolidated=False, mask_and_scale=False) as dataset:
+        for name, pixels in arrays.items():
+            assert dataset[name].dtype == np.uint8
+            np.testing.assert_array_equal(dataset[name].values, pixels)
+
+
+def test_products_of_nodata_blocks_have_no_file(tmp_path: Path) -> None:
+    arrays = random_products(70, 100)
+    for pixels in arrays.values():
+        pixels[..., 32:64, 48:96] = 255
+    path = make_full_store(tmp_path / "s.zarr", arrays)
+    assert not (path / "confidence/c/1/1").exists()
+    assert not (path / "probabilities/c/0/1/1").exists()
+    for name, pixels in arrays.items():
+        np.testing.assert_array_equal(read_window(path, Window(0, 0, 100, 70), name), pixels)
+
+    write_block(path, Window(0, 0, 48, 32), np.full((3, 32, 48), 255, np.uint8), "probabilities")
+    assert not (path / "probabilities/c/0/0/0").exists()
+    assert (path / "confidence/c/0/0").exists()
+    assert (read_window(path, Window(0, 0, 48, 32), "probabilities") == 255).all()
+
+
+def test_writing_products_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    arrays = random_products(70, 100)
+    path = make_full_store(tmp_path / "a.zarr", arrays)
+    for window in reversed(list(blocks(70, 100))):
+        for name, pixels in arrays.items():
+            # Not contiguous, as a slice of a larger array is not.
+            write_block(path, window, pixels[(..., *window.slices)], name)
+    assert files_of(path) == files_of(make_full_store(tmp_path / "b.zarr", arrays))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("class_mask", np.zeros((3, 32, 48), np.uint8)),
+        ("confidence", np.zeros((1, 32, 48), np.uint8)),
+        ("confidence", np.zeros((32, 48), np.float32)),
+        ("probabilities", np.zeros((32, 48), np.uint8)),
+        ("probabilities", np.zeros((2, 32, 48), np.uint8)),
+        ("probabilities", np.zeros((32, 48, 3), np.uint8)),
+        ("probabilities", np.zeros((3, 32, 47), np.uint8)),
+        ("probabilities", np.zeros((3, 32, 48), np.float32)),
+    ],
+)
+def test_products_that_do_not_fit_are_refused(tmp_path: Path, name: str, pixels: NDArray[Any]) -> None:
+    path = make_store(tmp_path / "s.zarr", 70, 100, products=("confidence", "probabilities"))
+    with pytest.raises(ValueError, match=r"uint8 pixels of .* are needed"):
+        write_block(path, Window(0, 0, 48, 32), pixels, name)
+    assert set(files_of(path)) == {
+        "zarr.json", "class_mask/zarr.json", "confidence/zarr.json", "probabilities/zarr.json"
+    }  # fmt: skip
+
+
+def test_a_product_that_the_store_lacks_is_named(tmp_path: Path) -> None:
+    path = make_store(tmp_path / "s.zarr", 70, 100, products=("confidence",))
+    with pytest.raises(InputError, match=r"s\.zarr/probabilities/zarr\.json"):
+        read_window(path, Window(0, 0, 48, 32), "probabilities")
+    with pytest.raises(InputError, match=r"s\.zarr/probabilities/zarr\.json"):
+        write_block(path, Window(0, 0, 48, 32), np.zeros((3, 32, 48), np.uint8), "probabilities")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), ("confidence",)),
+        (("confidence",), ("confidence", "probabilities")),
+        (("confidence", "probabilities"), ("probabilities",)),
+        (("confidence",), ()),
+    ],
+)
+def test_a_store_with_other_products_is_refused(
+    tmp_path: Path, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    path = make_store(tmp_path / "s.zarr", 70, 100, products=before)
+    kept = files_of(path)
+    make_store(path, 70, 100, products=before)
+    with pytest.raises(InputError, match=r"s\.zarr exists and "):
+        make_store(path, 70, 100, products=after)
+    assert files_of(path) == kept
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_a_damaged_shard_of_a_product_is_named_and_can_be_written_again(tmp_path: Path) -> None:
+    arrays = random_products(70, 100)
+    path = make_full_store(tmp_path / "s.zarr", arrays)
+    whole = files_of(path)
+    shard = path / "probabilities/c/0/1/1"
+    shard.write_bytes(truncated(shard.read_bytes()))
+    with pytest.raises(SegbatchError, match=r"s\.zarr is damaged"):
+        read_window(path, Window(0, 0, 100, 70), "probabilities")
+    window = Window(48, 32, 48, 32)
+    write_block(path, window, arrays["probabilities"][(..., *window.slices)], "probabilities")
+    assert files_of(path) == whole
 
 
 def test_reading_beyond_the_scene_is_refused(tmp_path: Path) -> None:

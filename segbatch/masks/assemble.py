@@ -1,0 +1,237 @@
+"""A scene's Cloud Optimized GeoTIFF, put together from the parts that the write tasks of its blocks left.
+
+The tiles of local levels are copied as they are. The few small levels whose tiles several blocks share are made
+here, a strip of tiles at a time. DEFLATE, because nearly every TIFF reader opens it; ZSTD is an extension that
+many lack.
+"""
+
+import os
+import shutil
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbatch.errors import SegbatchError
+from segbatch.masks import tiff
+from segbatch.masks.cog import GDAL_ERRORS, CogSpec, category_names, describing_fields
+from segbatch.masks.parts import Part, empty_part, open_part
+from segbatch.masks.pyramid import Pyramid, halved
+from segbatch.masks.staging import remove_leftovers, staging_folder, write_whole
+
+_COPY_BYTES = 1 << 20
+
+_LAYOUT_FIELDS = {
+    *(tiff.NEW_SUBFILE_TYPE, tiff.IMAGE_WIDTH, tiff.IMAGE_LENGTH, tiff.COMPRESSION, tiff.PREDICTOR),
+    *(tiff.STRIP_OFFSETS, tiff.ROWS_PER_STRIP, tiff.STRIP_BYTE_COUNTS),
+    *(tiff.TILE_WIDTH, tiff.TILE_LENGTH, tiff.TILE_OFFSETS, tiff.TILE_BYTE_COUNTS),
+}
+"""Fields that say how the file is laid out, which is for `_directory` to say."""
+
+_OVERVIEW_FIELDS = {
+    *(tiff.BITS_PER_SAMPLE, tiff.PHOTOMETRIC, tiff.SAMPLES_PER_PIXEL, tiff.PLANAR_CONFIGURATION),
+    *(tiff.COLOR_MAP, tiff.EXTRA_SAMPLES, tiff.SAMPLE_FORMAT, tiff.GDAL_NODATA),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SharedLevel:
+    """A level that was made here.
+
+    Args:
+        path: Its framed tiles.
+        counts: (rows, columns) bytes of each tile.
+    """
+
+    path: Path
+    counts: NDArray[np.uint32]
+
+
+def write_cog(
+    parts: str | Path,
+    out_path: str | Path,
+    pyramid: Pyramid,
+    spec: CogSpec,
+    *,
+    without_part: Container[tuple[int, int]] = (),
+) -> None:
+    """Write a COG from the parts of a scene: atomically, and with the same bytes however the parts came about.
+
+    The names of the classes, for which TIFF has no place, are in the sidecar ``<name>.aux.xml`` that GDAL and QGIS
+    read. Memory grows with the width of the scene only, not with its area, save for 4 bytes a tile. The parts
+    are left where they are.
+
+    Args:
+        parts: Their folder.
+        out_path: The TIFF. One process at a time writes it; leftovers of a killed one are removed.
+        pyramid: What the parts were written with.
+        spec: What the file says of its pixels.
+        without_part: (row, column) of blocks known to be nodata, for which there is no part.
+
+    Raises:
+        ValueError: ``spec`` has another number of bands than ``pyramid``.
+        PartError: A part is missing or damaged.
+        SegbatchError: The file cannot be written.
+    """
+    if len(spec.bands) != pyramid.bands:
+        raise ValueError(f"{len(spec.bands)} bands are described, but there are {pyramid.bands}")
+    out_path = Path(out_path)
+    sidecar = out_path.with_name(f"{out_path.name}.aux.xml")
+    opened = _open_parts(Path(parts), pyramid, without_part)
+    with _errors_naming(out_path):
+        remove_leftovers(out_path)
+        with staging_folder(out_path) as folder:
+            cog = folder / "cog.tif"
+            _write_tiff(cog, opened, pyramid, describing_fields(spec), folder)
+            # The TIFF goes last: where it is, all is.
+            if spec.classes is None:
+                sidecar.unlink(missing_ok=True)
+            else:
+                write_whole(folder / "names.xml", category_names(spec.classes))
+                (folder / "names.xml").replace(sidecar)
+            cog.replace(out_path)
+
+
+def _open_parts(folder: Path, pyramid: Pyramid, without_part: Container[tuple[int, int]]) -> list[list[Part]]:
+    rows, cols = pyramid.grid
+    return [
+        [
+            empty_part(pyramid, row, col) if (row, col) in without_part else open_part(folder, pyramid, row, col)
+            for col in range(cols)
+        ]
+        for row in range(rows)
+    ]
+
+
+def _write_tiff(cog: Path, parts: list[list[Part]], pyramid: Pyramid, template: tiff.Directory, folder: Path) -> None:
+    shared = _make_shared_levels(parts, pyramid, folder)
+    local = range(pyramid.local_levels)
+    counts = [_gather_counts(parts, pyramid, level) for level in local] + [level.counts for level in shared]
+    head, size = _encode_head(pyramid, template, counts)
+    with cog.open("wb") as stream:
+        stream.write(head)
+        # From the smallest level to the largest: who wants an overview needs the beginning of the file alone.
+        for level in reversed(shared):
+            with level.path.open("rb") as source:
+                shutil.copyfileobj(source, stream, _COPY_BYTES)
+        for number in reversed(local):
+            _copy_level(stream, parts, pyramid, number)
+        stream.flush()
+        os.fsync(stream.fileno())
+        if stream.tell() != size:
+            raise OSError(f"{stream.tell()} bytes were written and not {size}")
+
+
+def _copy_level(stream: BinaryIO, parts: list[list[Part]], pyramid: Pyramid, level: int) -> None:
+    for row_of_parts in parts:
+        for row in range(pyramid.block_tiles(*row_of_parts[0].block, level).height):
+            for part in row_of_parts:
+                stream.write(part.run(level, row))
+
+
+def _gather_counts(parts: list[list[Part]], pyramid: Pyramid, level: int) -> NDArray[np.uint32]:
+    counts = np.zeros(pyramid.tiles(level), np.uint32)
+    for row_of_parts in parts:
+        for part in row_of_parts:
+            counts[pyramid.block_tiles(*part.block, level).slices] = part.counts(level)
+    return counts
+
+
+def _make_shared_levels(parts: list[list[Part]], pyramid: Pyramid, folder: Path) -> list[_SharedLevel]:
+    """Make the levels whose tiles belong to several blocks, all in one pass over the first one's pixels."""
+    made = [
+        _SharedLevel(folder / f"level{level}", np.zeros(pyramid.tiles(level), np.uint32))
+        for level in range(pyramid.local_levels, pyramid.levels)
+    ]
+    if made:
+        with ExitStack() as files:
+            rows = _rest_rows(parts, pyramid)
+            for level in made:
+                rows = _encode_level(rows, level, files.enter_context(level.path.open("wb")), pyramid)
+            for _ in rows:  # pulls the rows through all levels
+                pass
+    return made
+
+
+def _rest_rows(parts: list[list[Part]], pyramid: Pyramid) -> Iterator[NDArray[np.uint8]]:
+    """The first shared level, one row of blocks at a time."""
+    for row_of_parts in parts:
+        yield np.concatenate([part.rest() for part in row_of_parts], axis=2)
+
+
+def _encode_level(
+    rows: Iterator[NDArray[np.uint8]], level: _SharedLevel, stream: BinaryIO, pyramid: Pyramid
+) -> Iterator[NDArray[np.uint8]]:
+    """Write the tiles of a level as its rows come, and yield the rows of the next."""
+    cols = pyramid.tile[1]
+    for number, strip in enumerate(_regroup(rows, pyramid.tile[0])):
+        for col in range(level.counts.shape[1]):
+            tile = tiff.encode_tile(strip[:, :, col * cols : (col + 1) * cols], pyramid.tile)
+            level.counts[number, col] = len(tile)
+            stream.write(tiff.frame_tile(tile))
+        yield halved(strip, pyramid.resampling)
+
+
+def _regroup(pieces: Iterator[NDArray[np.uint8]], height: int) -> Iterator[NDArray[np.uint8]]:
+    """The same rows in pieces of ``height``; the last one holds what is left."""
+    held: list[NDArray[np.uint8]] = []
+    for piece in pieces:
+        held.append(piece)
+        if sum(part.shape[1] for part in held) >= height:
+            rows = np.concatenate(held, axis=1)
+            whole = rows.shape[1] // height * height
+            for start in range(0, whole, height):
+                yield rows[:, start : start + height]
+            held = [rows[:, whole:]] if whole < rows.shape[1] else []
+    if held:
+        yield np.concatenate(held, axis=1)
+
+
+def _encode_head(pyramid: Pyramid, template: tiff.Directory, counts: list[NDArray[np.uint32]]) -> tuple[bytes, int]:
+    """All that comes before the data, and the size of the file."""
+    sizes = [int(tiff.framed_sizes(level).sum()) for level in counts]
+
+    def encode(data_start: int, *, big: bool) -> bytes:
+        directories = []
+        for level, tiles in enumerate(counts):
+            offsets = tiff.tile_offsets(tiles, data_start + sum(sizes[level + 1 :]))
+            fields = tiff.tile_fields(offsets, tiles, big=big)
+            directories.append(_directory(pyramid, template, level) | fields)
+        return tiff.encode_head(directories, big=big)
+
+    # The length of the head does not depend on what stands in it.
+    big = len(encode(0, big=False)) + sum(sizes) > tiff.CLASSIC_LIMIT
+    head = encode(len(encode(0, big=big)), big=big)
+    return head, len(head) + sum(sizes)
+
+
+def _directory(pyramid: Pyramid, template: tiff.Directory, level: int) -> tiff.Directory:
+    """All fields of a level but those of its tiles' places."""
+    if level == 0:
+        directory = {tag: field for tag, field in template.items() if tag not in _LAYOUT_FIELDS}
+    else:
+        directory = {tag: field for tag, field in template.items() if tag in _OVERVIEW_FIELDS}
+        directory[tiff.NEW_SUBFILE_TYPE] = tiff.long_field(1)  # a smaller version of another image in the file
+    height, width = pyramid.size(level)
+    return directory | {
+        tiff.IMAGE_WIDTH: tiff.long_field(width),
+        tiff.IMAGE_LENGTH: tiff.long_field(height),
+        tiff.COMPRESSION: tiff.short_field(tiff.DEFLATE),
+        tiff.PREDICTOR: tiff.short_field(tiff.predictor(pyramid.bands)),
+        tiff.TILE_WIDTH: tiff.long_field(pyramid.tile[1]),
+        tiff.TILE_LENGTH: tiff.long_field(pyramid.tile[0]),
+    }
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Turn GDAL's and the system's errors into one that names the file."""
+    try:
+        yield
+    except (*GDAL_ERRORS, OSError) as error:
+        cause = error.__cause__ or error
+        raise SegbatchError(f"{path} cannot be written: {cause}") from error
