@@ -1,6 +1,6 @@
 """Confusion matrices and the metrics derived from them. Imports numpy only."""
 
-from segbatch.evaluation.confusion import confusion_matrix
+from segbatch.evaluation.confusion import confusion_matrix, count_values
 from segbatch.evaluation.metrics import ClassMetrics, Metrics, compute_metrics
 
-__all__ = ["ClassMetrics", "Metrics", "compute_metrics", "confusion_matrix"]
+__all__ = ["ClassMetrics", "Metrics", "compute_metrics", "confusion_matrix", "count_values"]
