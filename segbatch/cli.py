@@ -13,7 +13,6 @@ from segbatch import __version__
 from segbatch.errors import SegbatchError, root_message
 
 if TYPE_CHECKING:
-    from segbatch.commands.predict import Request
     from segbatch.config import RunConfig
 
 EXIT_SCENES_FAILED = 3
@@ -72,8 +71,40 @@ Label = Annotated[
 ]
 Formats = Annotated[str | None, typer.Option("--format", metavar="LIST", help="cog, zarr or cog,zarr (the default).")]
 Core = Annotated[int | None, typer.Option(help="Pixels a side that are kept of each window. Default: auto.")]
-Halo = Annotated[int | None, typer.Option(help="Context pixels around a core. Default: the bundle's.")]
-BatchSize = Annotated[int | None, typer.Option(help="Windows a forward pass. Default: 1 on a CPU, 8 on a GPU.")]
+Halo = Annotated[
+    int | None,
+    typer.Option(help="Context pixels around a core. Default: the smallest that the bundle's curve allows."),
+]
+BlendOption = Annotated[
+    Literal["crop", "hann", "gaussian"] | None,
+    typer.Option(
+        help="crop (the default): each window keeps its core; hann, gaussian: windows overlap by twice the halo and "
+        "are averaged with these weights."
+    ),
+]
+Tta = Annotated[
+    Literal["none", "flips", "d4"] | None,
+    typer.Option(help="Average over mirrored windows (flips, 4 passes) or turned ones too (d4, 8 passes)."),
+]
+BackendOption = Annotated[
+    Literal["auto", "eager", "compile", "openvino", "onnx", "tensorrt"] | None,
+    typer.Option(help="What runs the model. Default: auto, the fastest for this run that agrees with eager float32."),
+]
+PrecisionOption = Annotated[
+    Literal["auto", "float32", "bf16", "int8"] | None, typer.Option(help="Of the model's arithmetic. Default: auto.")
+]
+Confidence = Annotated[
+    bool | None, typer.Option("--confidence", help="Write the largest probability of each pixel too.")
+]
+Probabilities = Annotated[bool | None, typer.Option("--probabilities", help="Write the probability of each class too.")]
+Aoi = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Polygons (GeoJSON, GeoPackage, Shapefile; any CRS) outside of which nothing is read or mapped.",
+    ),
+]
+BatchSize = Annotated[int | None, typer.Option(help="Windows a forward pass. Default: 1 on a CPU, more on a GPU.")]
 Nodata = Annotated[float | None, typer.Option(metavar="VALUE", help="Fill value of the images, in place of their own.")]
 Bands = Annotated[
     str | None, typer.Option(metavar="LIST", help="Bands in the model's order, by number or name, as 1,2,3.")
@@ -121,7 +152,14 @@ def predict(
     format_: Formats = None,
     core: Core = None,
     halo: Halo = None,
+    blend: BlendOption = None,
+    tta: Tta = None,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
     batch_size: BatchSize = None,
+    probabilities: Probabilities = None,
+    confidence: Confidence = None,
+    aoi: Aoi = None,
     nodata: Nodata = None,
     bands: Bands = None,
     engine: Engine = None,
@@ -135,11 +173,16 @@ def predict(
     Running it again goes on where an earlier run stopped.
     """
     from segbatch.commands.predict import predict as command
+    from segbatch.commands.words import Words, make_request
 
-    request = _request(
-        bundle, scene, out, label, format_, core, halo, batch_size, nodata, bands, engine, address, config, set_,
-        overwrite,
-    )  # fmt: skip
+    inference = {
+        "format": [name.strip() for name in format_.split(",")] if format_ else None,
+        "core": core, "halo": halo, "blend": blend, "tta": tta, "backend": backend, "precision": precision,
+        "batch_size": batch_size, "probabilities": probabilities, "confidence": confidence, "aoi": aoi,
+        "engine": engine,
+    }  # fmt: skip
+    words = Words(bundle, scene, out, label, bands, nodata, address, config, set_, overwrite)
+    request = make_request(words, inference)
     _show(command(request), request.folder.path)
 
 
@@ -151,26 +194,55 @@ def plan(
     scene: Images = None,
     core: Core = None,
     halo: Halo = None,
+    blend: BlendOption = None,
+    tta: Tta = None,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
     batch_size: BatchSize = None,
+    aoi: Aoi = None,
     nodata: Nodata = None,
     bands: Bands = None,
+    engine: Engine = None,
     set_: Set = None,
 ) -> None:
-    """What mapping would do and cost; reads no pixel of the images.
+    """What mapping would do and cost on this machine; reads no pixel of the images.
 
-    Give a bundle and scenes, or a configuration, whose model need not be trained yet.
+    Give a bundle and scenes, or a configuration, whose model need not be trained yet. Time and memory are told once
+    the bundle was measured on this machine, which a long run does by itself.
     """
-    from segbatch.commands.inform import plan_lines
-    from segbatch.commands.predict import plan as make_plan
+    from segbatch.commands.forecast import plan_lines
+    from segbatch.commands.plan import plan as make_plan
+    from segbatch.commands.words import Words, make_request
 
     config = None if bundle.is_dir() or scene else bundle
-    request = _request(
-        None if config else bundle, scene, None if config else Path("."), None, None, core, halo, batch_size,
-        nodata, bands, None, None, config, set_, False, untrained=True,
-    )  # fmt: skip
-    _, scenes, _ = make_plan(request)
-    chosen = request.inference.batch_size
-    _print_lines(plan_lines(scenes, 1 if chosen == "auto" else chosen))
+    inference = {
+        "core": core, "halo": halo, "blend": blend, "tta": tta, "backend": backend, "precision": precision,
+        "batch_size": batch_size, "aoi": aoi, "engine": engine,
+    }  # fmt: skip
+    words = Words(
+        None if config else bundle, scene, None if config else Path("."), None, bands, nodata, None, config, set_, False
+    )
+    request = make_request(words, inference, untrained=True)
+    _print_lines(plan_lines(request, make_plan(request)))
+
+
+@app.command()
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="BUNDLE")],
+    scene: Annotated[list[str], typer.Argument(help="Images: paths or globs.", metavar="SCENE...")],
+    bands: Bands = None,
+    nodata: Nodata = None,
+) -> None:
+    """Measure on scenes how large a halo the model needs, and note it on the bundle's card.
+
+    Training does this by itself, on the validation scenes.
+    """
+    from segbatch.commands.calibrate import calibrate as command
+    from segbatch.commands.words import chosen_bands
+    from segbatch.config import Inference
+
+    found = command(bundle, scene, bands=chosen_bands(bands), nodata=nodata)
+    _print_lines(found.lines(Inference().halo_tolerance))
 
 
 @app.command()
@@ -271,83 +343,6 @@ def _load(path: Path, overrides: list[str] | None) -> "RunConfig":
     from segbatch.config import load_config
 
     return load_config(str(path), overrides or ())
-
-
-def _request(
-    bundle: Path | None,
-    images: list[str] | None,
-    out: Path | None,
-    labels: list[str] | None,
-    formats: str | None,
-    core: int | None,
-    halo: int | None,
-    batch_size: int | None,
-    nodata: float | None,
-    bands: str | None,
-    engine: str | None,
-    address: str | None,
-    config: Path | None,
-    overrides: list[str] | None,
-    overwrite: bool,
-    untrained: bool = False,
-) -> "Request":
-    """What to map: from a configuration, or from the words on the command line."""
-    from segbatch.commands.folder import RunFolder
-    from segbatch.commands.predict import Request, with_labels
-    from segbatch.config import Inference, parse_section
-    from segbatch.errors import InputError
-    from segbatch.scenes.catalog import expand, with_unique_ids
-
-    given: dict[str, Any] = {
-        "core": core,
-        "halo": halo,
-        "batch_size": batch_size,
-        "engine": engine,
-        "format": [name.strip() for name in formats.split(",")] if formats else None,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    chosen = None if bands is None else [int(b) if b.isdecimal() else b for b in map(str.strip, bands.split(","))]
-    if config is not None:
-        if images:
-            raise InputError("Give either scenes or --config, not both: a configuration lists its scenes.")
-        if out is not None or labels:
-            raise InputError(
-                f"{'--out' if out else '--label'} and --config exclude each other: change the configuration."
-            )
-        changes = {
-            **{f"inference.{name}": value for name, value in given.items()},
-            "scenes.bands": chosen,
-            "scenes.nodata": nodata,
-            "cluster.address": address,
-        }
-        pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
-        settings, card = _load(config, [*(overrides or ()), *pairs]), None
-        if untrained and not RunFolder(Path(settings.output)).bundle.exists():
-            from segbatch.commands.train import untrained_card
-
-            card = untrained_card(settings)
-        return Request.from_config(settings, overwrite, bundle, card)
-    if bundle is None or not images:
-        raise InputError("Name a bundle and at least one scene, or give --config.")
-    if out is None:
-        raise InputError("Say where the class masks go with --out DIR.")
-    if overrides:
-        raise InputError("--set changes a configuration: it needs --config.")
-    inference = parse_section(Inference, given, "the command line")
-    refs = with_labels(with_unique_ids([ref for image in images for ref in expand(image)]), labels or [])
-    return Request(
-        name=out.absolute().name,
-        folder=RunFolder(out),
-        bundle=bundle,
-        refs=refs,
-        bands=chosen,
-        nodata=nodata,
-        label_map=None,
-        inference=inference,
-        address=address or "auto",
-        overwrite=overwrite,
-        config={"inference": inference.model_dump(mode="json")},
-    )
 
 
 def _show(document: dict[str, Any], folder: Path) -> None:

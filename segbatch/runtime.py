@@ -1,8 +1,10 @@
 """Where the work runs: starting or joining Ray, and what it has to offer."""
 
+import importlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,10 +21,14 @@ class Resources:
     Args:
         nodes: (CPUs, GPUs) of each node.
         local: Whether this machine is all there is; other clusters may grow.
+        store_bytes: Size of Ray's object store, over all nodes.
+        accelerator: Ray's name of the GPUs, such as H100; empty without.
     """
 
     nodes: tuple[tuple[int, int], ...]
     local: bool = True
+    store_bytes: int = 2**30
+    accelerator: str = ""
 
     @property
     def cpus(self) -> int:
@@ -89,6 +95,9 @@ def ray_session(address: str) -> Iterator[Resources]:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    # It takes seconds, and Ray's start is mostly waiting for other processes.
+    importing = threading.Thread(target=importlib.import_module, args=("ray.data",))
+    importing.start()
     mine = not ray.is_initialized()
     if mine:
         where: dict[str, Any] = {"address": "local", "include_dashboard": False} if local else {}
@@ -101,7 +110,9 @@ def ray_session(address: str) -> Iterator[Resources]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             what = "Ray does not start on this machine" if local else f"There is no Ray cluster at {address!r}"
             raise SegbatchError(f"{what}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
-    _quiet()
+    importing.join()
+    # Ray's libraries would tell what segbatch tells; importing them sets their loggers up anew.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield resources(local)
     finally:
@@ -121,6 +132,10 @@ def resources(local: bool) -> Resources:
     return Resources(
         nodes=tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive),
         local=local,
+        store_bytes=int(sum(has.get("object_store_memory", 0) for has in alive)) or 2**30,
+        accelerator=next(
+            (name.partition(":")[2] for has in alive for name in has if name.startswith("accelerator_type:")), ""
+        ),
     )
 
 
@@ -136,12 +151,3 @@ def _silent_standard_error() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
-
-
-def _quiet() -> None:
-    """Keep Ray's libraries from telling what segbatch tells; importing them sets their loggers up anew."""
-    import ray.data
-    import ray.train  # noqa: F401
-
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -262,7 +262,7 @@ def test_ctrl_c_says_how_to_go_on(scene: str, tiny_bundle: Path, tmp_path: Path)
     code = (
         "import time\nfrom segbatch.commands import predict\n"
         "def wait(*_):\n    print('working', flush=True)\n    time.sleep(60)\n"
-        "predict.plan = wait\nfrom segbatch.cli import main\nmain()"
+        "predict.open_request = wait\nfrom segbatch.cli import main\nmain()"
     )
     arguments = [sys.executable, "-c", code, "predict", str(tiny_bundle), scene, "--out", str(tmp_path / "out")]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,12 +1,20 @@
-"""What a mapping did and where its time went, for run.json."""
+"""What a mapping did and where its time went: for run.json, and beside the bundle for the next plan."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from segbatch.commands.plan import Plan
+from segbatch.commands.request import Request
+from segbatch.commands.workers import Workers
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import ScenePlan
+from segbatch.models.profile import PastRun, Profile, kind, read_profile, write_profile
+
+_WORTH_REMEMBERING = 20.0
+"""Seconds that the blocks of a run must have taken for it to tell how fast the next one will be."""
 
 
 def account(
@@ -19,6 +27,7 @@ def account(
     blocks, which overlap.
     """
     done = [row for index, block in pending.tolist() if (row := rows.get((scenes[index].id, block))) is not None]
+    places = {scene.id: scene for scene in scenes}
     first = min((row.started + row.seconds.get("wait", 0.0) for row in done), default=clock["blocks"])
     stages: dict[str, float] = {}
     for row in done:
@@ -27,6 +36,8 @@ def account(
     return {
         "blocks": len(done),
         "windows": sum(row.windows for row in done),
+        "pixels_run": sum(_run_pixels(row, places[row.scene]) for row in done),
+        "memory": max((row.memory for row in done), default=0),
         "pixels": sum(scenes[index].grid[block].owned.area for index, block in pending.tolist()),
         "seconds": {
             "start_up": round(first - clock["start"], 3),
@@ -35,3 +46,28 @@ def account(
         },
         "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
     }
+
+
+def remember(request: Request, planned: Plan, workers: Workers, last: Mapping[str, Any]) -> None:
+    """Keep beside the bundle how fast a run was, for the plan of the next one."""
+    seconds = last["seconds"]["blocks"] + last["seconds"]["finish"]
+    if seconds < _WORTH_REMEMBERING or not last["pixels_run"]:
+        return
+    settings = planned.choice.settings
+    profile = read_profile(request.bundle, workers.device) or Profile(workers.device, 0.0)
+    run = PastRun(
+        mpx_per_second=last["pixels_run"] / seconds / workers.count / 1e6,
+        start_up=last["seconds"]["start_up"],
+        actor_bytes=last["memory"],
+        window_pixels=max(_window(scene) for scene in planned.scenes) * settings.batch_size,
+    )
+    name = f"{request.inference.engine}/{kind(settings.backend, settings.precision)}"
+    write_profile(request.bundle, replace(profile, runs={**profile.runs, name: run}))
+
+
+def _run_pixels(row: LedgerRow, scene: ScenePlan) -> int:
+    return row.windows * _window(scene)
+
+
+def _window(scene: ScenePlan) -> int:
+    return scene.grid.lattice.window_width * scene.grid.lattice.window_height

@@ -12,6 +12,7 @@ from typing import Any
 
 from segbatch import __version__
 from segbatch.errors import InputError
+from segbatch.masks import CONFIDENCE, PROBABILITIES
 from segbatch.masks.staging import PARTIAL
 
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -79,7 +80,8 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left. Shards are swept with their store."""
-        for folder in (self.path, self.ledger, self.masks, self.report):
+        products = (self.masks / name for name in (CONFIDENCE, PROBABILITIES))
+        for folder in (self.path, self.ledger, self.masks, *products, self.report):
             for entry in list(folder.glob(f"*{PARTIAL}")) + list(folder.glob(f".*{PARTIAL}")):
                 if entry.is_dir():
                     shutil.rmtree(entry, ignore_errors=True)

@@ -1,14 +1,13 @@
-"""What a scene, a bundle, a class mask or a run is; and what a run would cost."""
+"""What a scene, a bundle, a class mask or a run is."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.progress import halo_sentence
 from segbatch.commands.scenes import describe
 from segbatch.errors import InputError
 from segbatch.inference.ledger import read_ledger
-from segbatch.inference.plan import ScenePlan, costs
 from segbatch.masks import read_cog_classes
 from segbatch.masks.describe import describe_mask
 from segbatch.models.card import CARD, read_card
@@ -36,28 +35,6 @@ def inform(path: str) -> Lines:
         raise InputError(f"{path} is neither a run nor a bundle nor a class mask.")
     lines, table = _scene(describe(path, None)), read_cog_classes(path)
     return [*lines, ("classes", ", ".join(table.names))] if table else lines
-
-
-def plan_lines(scenes: Sequence[ScenePlan], batch_size: int) -> Lines:
-    """(name, value) lines that say what mapping these scenes would take."""
-    what = costs(scenes)
-    cores = sorted({scene.core for scene in scenes})
-    window = max(
-        (core[0] + 2 * scenes[0].grid.lattice.halo) * (core[1] + 2 * scenes[0].grid.lattice.halo) for core in cores
-    )
-    return [
-        ("scenes", str(len(scenes))),
-        ("pixels", f"{what.pixels / 1e6:,.1f} million"),
-        ("cores", ", ".join(f"{rows} x {cols}" for rows, cols in cores[:4]) + (", ..." if len(cores) > 4 else "")),
-        ("halo", f"{scenes[0].grid.lattice.halo} px"),
-        ("blocks", f"{what.blocks:,} (one task and one shard each)"),
-        ("windows", f"{what.windows:,}, fewer where blocks have no valid pixel"),
-        ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
-        ("bytes read", f"{_bytes(what.bytes_read)} decoded, halos included"),
-        ("largest block", f"{_bytes(what.block_bytes)} in memory"),
-        ("model input", f"{batch_size} x {window / 1e6:.2f} Mpx at a time"),
-        ("class masks", f"{_bytes(what.pixels)} before compression"),
-    ]
 
 
 def _scene(info: SceneInfo) -> Lines:
@@ -97,7 +74,12 @@ def _bundle(folder: Path) -> Lines:
         ("mean", ", ".join(f"{value:.4g}" for value in card.mean)),
         ("std", ", ".join(f"{value:.4g}" for value in card.std)),
         ("stride", f"{card.stride} px"),
-        ("halo", f"{card.halo} px"),
+        (
+            "halo",
+            f"{card.halo} px, not measured"
+            if card.halo_curve is None
+            else halo_sentence(card.halo_curve.to_json(), card.halo),
+        ),
     ]
     if card.training.get("miou") is not None:
         lines.append(("validation miou", f"{card.training['miou']:.4f} (epoch {card.training['epoch']})"))
@@ -124,11 +106,3 @@ def _run(path: Path) -> Lines:
             lines.append(("miou", f"{document['miou']:.4f}"))
         lines.append(("report", str(folder.report / "report.html")))
     return lines
-
-
-def _bytes(count: int) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:,.3g} TB"

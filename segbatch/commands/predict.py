@@ -4,136 +4,33 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbatch.classes import LabelMap
-from segbatch.commands.account import account
+from segbatch.commands.account import account, remember
+from segbatch.commands.choose import Choice, choose, with_wishes
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.plan import Plan, open_request
 from segbatch.commands.progress import BlockProgress, counted, duration, say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
+from segbatch.commands.request import Request
 from segbatch.commands.resume import claim, known_rows, pending_blocks, unfinished_scenes
-from segbatch.commands.scenes import check_all, describe
-from segbatch.config import Inference, RunConfig
+from segbatch.commands.workers import Crew, find_crew, pool_for
 from segbatch.errors import InputError
+from segbatch.inference.files import BlockWriter, store_path
 from segbatch.inference.finish import finish_scene, mask_path
 from segbatch.inference.ledger import LedgerRow, read_ledger
-from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint, plan_scene
-from segbatch.models.card import Card, bundle_hash, read_card
-from segbatch.runtime import Resources, ray_session
-from segbatch.scenes import SceneRef, check_label
-from segbatch.scenes.catalog import list_scenes, resolve
+from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
+from segbatch.inference.pool import bound_blocks
+from segbatch.models.card import bundle_hash
+from segbatch.runtime import Resources
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
-
-_GPU_BATCH = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to map, and how.
-
-    Args:
-        name: Of the run, for titles.
-        folder: Where the files go.
-        bundle: Folder of the bundle.
-        refs: The scenes.
-        bands: Bands to use, by number or name; None for the bundle's.
-        nodata: Fill value that overrides the files' own.
-        label_map: From label values to class ids; None for the bundle's.
-        inference: How scenes are mapped.
-        address: Of the Ray cluster.
-        overwrite: Start afresh where the folder holds another run.
-        config: The resolved configuration, for run.json.
-        card: Of a bundle that is not there yet, for plans and checks.
-    """
-
-    name: str
-    folder: RunFolder
-    bundle: Path
-    refs: Sequence[SceneRef]
-    bands: list[int | str] | None
-    nodata: float | None
-    label_map: LabelMap | None
-    inference: Inference
-    address: str
-    overwrite: bool
-    config: dict[str, Any]
-    card: Card | None = None
-
-    @classmethod
-    def from_config(
-        cls, config: RunConfig, overwrite: bool = False, bundle: Path | None = None, card: Card | None = None
-    ) -> "Request":
-        """Map what a configuration lists.
-
-        Args:
-            config: The configuration.
-            overwrite: Start afresh where the folder holds another run.
-            bundle: Folder of the bundle; None for the one that the run has trained.
-            card: Of a bundle that is not there yet; see `train.untrained_card`.
-
-        Raises:
-            InputError: There is no bundle yet, or it has other classes.
-        """
-        folder = RunFolder(Path(config.output))
-        bundle = bundle or folder.bundle
-        names = (card or read_card(bundle)).classes.names
-        if names != config.class_table().names:
-            raise InputError(
-                f"{bundle} has the classes {', '.join(names)}, but the configuration has "
-                f"{', '.join(config.class_table().names)}. Train again, or choose another output."
-            )
-        return cls(
-            name=config.name,
-            folder=folder,
-            bundle=bundle,
-            refs=list_scenes(config.scenes, "predict"),
-            bands=config.scenes.bands,
-            nodata=config.scenes.nodata,
-            label_map=config.label_map(),
-            inference=config.inference,
-            address=config.cluster.address,
-            overwrite=overwrite,
-            config=config.model_dump(by_alias=True, mode="json"),
-            card=card,
-        )
-
-
-def plan(request: Request) -> tuple[Card, tuple[ScenePlan, ...], LabelMap]:
-    """Open the scenes, refuse what does not fit, and lay out the blocks. Reads no pixel of the images.
-
-    Raises:
-        InputError: A line for each scene that does not fit.
-    """
-    card = request.card or read_card(request.bundle)
-    label_map = request.label_map or card.label_map
-    if label_map.num_classes != len(card.classes):
-        raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
-    inference = request.inference
-
-    def check(ref: SceneRef) -> ScenePlan:
-        info = describe(ref.image, request.nodata)
-        bands = card.select_bands(info, request.bands)
-        if ref.label is not None:
-            check_label(info, ref.label, label_map)
-        return plan_scene(
-            ref,
-            info,
-            bands,
-            stride=card.stride,
-            core=inference.core,
-            halo=card.halo if inference.halo == "auto" else inference.halo,
-            block_bytes=inference.block_mb * 2**20,
-        )
-
-    return card, tuple(check_all(check, request.refs)), label_map
 
 
 def _check_weights(bundle: Path) -> None:
@@ -159,53 +56,82 @@ def predict(request: Request) -> dict[str, Any]:
     Raises:
         InputError: Bad input, or the folder holds another run.
     """
-    card, scenes, label_map = plan(request)
+    opened = open_request(request)
     _check_weights(request.bundle)
     folder = request.folder
     folder.create()
-    identity = fingerprint(scenes, bundle_hash(request.bundle), label_map)
-    claim(folder, identity, request.overwrite)
+    known = None if request.overwrite else (folder.read().get("mapping") or {}).get("chosen")
+    with ExitStack() as stack:
+        clock = {"start": time.time()}
+        planned = opened.lay_out(with_wishes(Choice.from_json(known), request)) if known else None
+        if planned is not None:
+            claim(folder, _identity(request, planned), request.overwrite)
+            document = _done_already(request, planned)
+            if document is not None:
+                return document
+        crew = find_crew(request, stack)
+        if planned is None:
+            choice = choose(request, opened.card, opened.scenes, crew.workers, crew.measure)
+            planned = opened.lay_out(choice)
+            claim(folder, _identity(request, planned), request.overwrite)
+        return _map(request, planned, crew, clock)
+
+
+def _identity(request: Request, planned: Plan) -> dict[str, Any]:
+    return fingerprint(planned.scenes, bundle_hash(request.bundle), planned.label_map, planned.choice.settings)
+
+
+def _done_already(request: Request, planned: Plan) -> dict[str, Any] | None:
+    """The report of a run that has nothing left to do; None where there is something."""
+    folder, formats = request.folder, request.inference.format
+    rows = known_rows(folder, planned.scenes, formats, request.products)
+    unfinished = unfinished_scenes(folder, planned.scenes, rows, formats, request.products)
+    if len(pending_blocks(planned.scenes, rows)) or unfinished:
+        return None
+    blocks = sum(len(scene.grid) for scene in planned.scenes)
+    say(f"{folder.path}: all {counted(blocks, 'block')} are done already.")
     folder.sweep()
-    formats = request.inference.format
-    rows = known_rows(folder, scenes, formats)
+    document = report(folder)
+    _set_state(folder, document)  # a kill may have come between the last file and run.json
+    return document
+
+
+def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -> dict[str, Any]:
+    """Do what is left of a plan."""
+    folder, formats, scenes, choice = request.folder, request.inference.format, planned.scenes, planned.choice
+    folder.sweep()
+    rows = known_rows(folder, scenes, formats, request.products)
     pending = pending_blocks(scenes, rows)
-    unfinished = unfinished_scenes(folder, scenes, rows, formats)
-    if not len(pending) and not unfinished:
-        say(f"{folder.path}: all {counted(sum(len(scene.grid) for scene in scenes), 'block')} are done already.")
-        document = report(folder)
-        _set_state(folder, document)  # a kill may have come between the last file and run.json
-        return document
-    what = costs(scenes)
+    what = costs(scenes, choice.settings.views)
     say(_plan_line(scenes, what, len(pending)))
+    say(_choice_line(choice))
     folder.update(
         name=request.name,
         config=request.config,
         mapping={
             "state": "running",
-            "fingerprint": identity,
+            "fingerprint": _identity(request, planned),
             "bundle": str(request.bundle),
+            "chosen": choice.to_json(),
         },
     )
-    _record(request, card, scenes, label_map, what).save(folder)
+    _record(request, planned, what).save(folder)
     folder.masks.mkdir(exist_ok=True)
-    clock = {"start": time.time()}
-    with ExitStack() as stack:
-        resources = None
-        if request.inference.engine == "ray":
-            resources = stack.enter_context(ray_session(request.address))
-        if len(pending):
-            _run(request, card, scenes, label_map, pending, resources)
-            rows = read_ledger(folder.ledger)
-            unfinished = unfinished_scenes(folder, scenes, rows, formats)
-        clock["blocks"] = time.time()
-        for problem in _finish(request, card, unfinished, resources):
-            say(problem)
-        clock["files"] = time.time()
+    files = BlockWriter(folder.masks.absolute(), tuple(formats), request.inference.overviews, len(planned.card.classes))
+    if len(pending):
+        _run(request, planned, files, pending, crew)
+        rows = read_ledger(folder.ledger)
+    clock["blocks"] = time.time()
+    unfinished = unfinished_scenes(folder, scenes, rows, formats, request.products)
+    for problem in _finish(request, planned, files, unfinished, crew.resources):
+        say(problem)
+    clock["files"] = time.time()
     document = report(folder)
-    _set_state(folder, document, last=account(scenes, rows, pending, clock))
-    seconds = time.time() - clock["start"]
+    last = account(scenes, rows, pending, clock)
+    _set_state(folder, document, last=last)
+    remember(request, planned, crew.workers, last)
     mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
-    say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(seconds)}.")
+    say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(time.time() - clock['start'])}.")
     return document
 
 
@@ -214,21 +140,15 @@ def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None
     folder.update(mapping={**folder.read()["mapping"], "state": state, **more})
 
 
-def _run(
-    request: Request,
-    card: Card,
-    scenes: tuple[ScenePlan, ...],
-    label_map: LabelMap,
-    pending: np.ndarray,
-    resources: Resources | None,
-) -> None:
+def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew) -> None:
     """Map the pending blocks with the engine that was asked for."""
     from segbatch.inference.work import Work
     from segbatch.masks import clean_partial, create_store
 
+    scenes = planned.scenes
     for index in np.unique(pending[:, 0]).tolist():
         scene = scenes[index]
-        store = request.folder.masks / f"{scene.id}.zarr"
+        store = store_path(files.masks, scene.id)
         clean_partial(store)
         create_store(
             store,
@@ -236,80 +156,77 @@ def _run(
             height=scene.info.height,
             shard=scene.shard,
             chunk=scene.chunk,
-            classes=card.classes,
+            classes=planned.card.classes,
             crs=scene.info.crs,
             transform=scene.info.transform,
             pixel_size_um=scene.ref.pixel_size_um,
+            products=request.products,
         )
-    inference = request.inference
-    if resources is None:
-        import torch
-
-        use_gpu = torch.cuda.is_available() if inference.use_gpu == "auto" else inference.use_gpu
-        if use_gpu and not torch.cuda.is_available():
-            raise InputError("use_gpu is true, but this machine has no GPU. Set it to auto or false.")
-    else:
-        use_gpu = resources.wants_gpu(inference.use_gpu)
     work = Work(
         scenes=scenes,
         pending=pending,
         bundle=str(request.bundle.absolute()),
-        masks=str(request.folder.masks.absolute()),
+        files=files,
         ledger=str(request.folder.ledger.absolute()),
-        label_map=label_map,
-        batch_size=(_GPU_BATCH if use_gpu else 1) if inference.batch_size == "auto" else inference.batch_size,
+        label_map=planned.label_map,
+        settings=planned.choice.settings,
     )
     progress = BlockProgress(len(pending))
     sizes = {(scenes[index].id, block): scenes[index].grid[block].owned.area for index, block in pending.tolist()}
-    for row in _engine(work, inference, use_gpu, resources):
+    told: set[str] = set()
+    for row in _engine(work, request, crew):
         progress.add(row.started, sizes[row.scene, row.block], row.error is not None)
+        if row.note and row.note not in told:
+            told.add(row.note)
+            say(f"  {row.scene}, block {row.block}: {row.note}")
 
 
-def _engine(work: "Work", inference: Inference, use_gpu: bool, resources: Resources | None) -> Iterator[LedgerRow]:
+def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
+    workers, resources = crew.workers, crew.resources
     if resources is None:
         from segbatch.inference.inline import run_inline
 
-        return run_inline(work, "cuda" if use_gpu else "cpu")
-    from segbatch.inference.pipeline import plan_pool, run_ray
+        return run_inline(work, "cuda" if workers.use_gpu else "cpu")
+    from segbatch.inference.pipeline import run_ray
 
-    pool = plan_pool(
+    pool = pool_for(request.inference, resources, workers.use_gpu, blocks=len(work.pending))
+    bounds = bound_blocks(
         cpus=resources.cpus,
-        gpus=resources.gpus,
-        node_cpus=resources.node_cpus,
-        use_gpu=use_gpu,
-        min_actors=inference.actors.min,
-        max_actors=inference.actors.max,
-        blocks=len(work.pending),
+        store_bytes=resources.store_bytes,
+        block_bytes=costs(work.scenes).block_bytes,
+        pool=pool,
     )
     say(
         f"Predicting with {counted(pool.max, 'actor')}"
         + (" on GPUs" if pool.use_gpu else f" of {counted(pool.threads or 1, 'thread')}")
     )
-    return run_ray(work, pool)
+    return run_ray(work, pool, bounds)
 
 
-def _finish(request: Request, card: Card, scenes: Sequence[ScenePlan], resources: Resources | None) -> list[str]:
+def _finish(
+    request: Request, planned: Plan, files: BlockWriter, scenes: Sequence[ScenePlan], resources: Resources | None
+) -> list[str]:
     """Write the files of scenes whose blocks are done.
 
     Returns:
         Why, for each scene whose files could not be written.
     """
-    finish = partial(
-        finish_scene,
-        masks=request.folder.masks.absolute(),
-        classes=card.classes,
-        formats=request.inference.format,
-        overviews=request.inference.overviews,
-    )
+    finish = partial(finish_scene, writer=files, classes=planned.card.classes, products=request.products)
     if scenes and "cog" in request.inference.format:
-        say(f"Writing {counted(len(scenes), 'GeoTIFF')}")
+        say(f"Writing {counted(len(scenes) * (1 + len(request.products)), 'GeoTIFF')}")
     if resources is None or len(scenes) == 1:
         results: Iterator[str] = map(finish, scenes)
     else:
         from segbatch.inference.pipeline import map_items
 
-        results = map_items(finish, scenes, cpus=1)
+        results = map_items(finish, scenes)
     return [problem for problem in results if problem]
+
+
+def _choice_line(choice: Choice) -> str:
+    settings = choice.settings
+    agreement = "" if choice.agreement is None else f", which agrees with float32 on {choice.agreement:.2%} of pixels"
+    return f"Halo {choice.halo} px, {settings.backend} in {settings.precision}{agreement}"
 
 
 def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:
@@ -319,16 +236,34 @@ def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:
     )
 
 
-def _record(request: Request, card: Card, scenes: Sequence[ScenePlan], label_map: LabelMap, what: Costs) -> RunRecord:
+def _record(request: Request, planned: Plan, what: Costs) -> RunRecord:
     """What the report needs to know of the run; nothing that differs between two runs of the same work."""
+    card, scenes, choice = planned.card, planned.scenes, planned.choice
     cores = sorted({scene.core for scene in scenes})
     shown = ", ".join(f"{rows} x {cols}" for rows, cols in cores[:3]) + (", ..." if len(cores) > 3 else "")
     miou = card.training.get("miou")
-    folder, formats = request.folder, request.inference.format
+    folder, formats, settings = request.folder, request.inference.format, choice.settings
+    facts = [
+        ("bundle", str(request.bundle)),
+        ("validation miou", "not known" if miou is None else f"{miou:.3f}"),
+        ("scenes", str(len(scenes))),
+        ("pixels", f"{what.pixels / 1e6:.1f} million"),
+        ("core", f"{shown} px"),
+        ("halo", f"{choice.halo} px"),
+        ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
+        ("windows meet", {"crop": "each keeps its core"}.get(settings.blend, f"{settings.blend} weights")),
+        ("model run by", f"{settings.backend} in {settings.precision}"),
+    ]
+    if choice.agreement is not None:
+        facts.append(("agreement with eager float32", f"{choice.agreement:.3%} of pixels of real windows"))
+    if settings.tta != "none":
+        facts.append(("test-time augmentation", f"{settings.tta}, {settings.views} views"))
+    if request.inference.aoi is not None:
+        facts.append(("area of interest", request.inference.aoi))
     return RunRecord(
         name=request.name,
         classes=card.classes,
-        label_map=label_map,
+        label_map=planned.label_map,
         scenes=tuple(
             SceneRecord.of(
                 scene.ref,
@@ -340,33 +275,5 @@ def _record(request: Request, card: Card, scenes: Sequence[ScenePlan], label_map
             for scene in scenes
         ),
         nodata=request.nodata,
-        facts=(
-            ("bundle", str(request.bundle)),
-            ("validation miou", "not known" if miou is None else f"{miou:.3f}"),
-            ("scenes", str(len(scenes))),
-            ("pixels", f"{what.pixels / 1e6:.1f} million"),
-            ("core", f"{shown} px"),
-            ("halo", f"{scenes[0].grid.lattice.halo} px"),
-            ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
-        ),
-    )
-
-
-def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRef]:
-    """Pair scenes with labels given in the same order, or with one that has ``{name}`` for the image's name.
-
-    Raises:
-        InputError: There are not as many labels as scenes.
-    """
-    if len(labels) == 1 and "{name}" in labels[0]:
-        labels = [labels[0].replace("{name}", Path(ref.image).stem) for ref in refs]
-    if labels and len(labels) != len(refs):
-        raise InputError(
-            f"{counted(len(refs), 'scene')} but {counted(len(labels), 'label')}: give one --label for each scene, "
-            "in order."
-        )
-    return (
-        [replace(ref, label=resolve(label, ".")) for ref, label in zip(refs, labels, strict=True)]
-        if labels
-        else list(refs)
+        facts=tuple(facts),
     )

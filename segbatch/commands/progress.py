@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 5.0
+_MOST_POINTS = 6
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False)
@@ -29,6 +30,21 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def halo_sentence(curve: dict[str, Any] | None, default: int) -> str:
+    """What was found about halos, in a line.
+
+    Args:
+        curve: A `segbatch.models.halo.HaloCurve` as plain data; None where it could not be measured.
+        default: The halo that is taken then.
+    """
+    if curve is None:
+        return f"halo {default} px: the scenes are too small or too empty to measure what the model needs"
+    points = curve["points"][1:]
+    shown = points[:: -(-len(points) // _MOST_POINTS)]
+    found = ", ".join(f"{halo} px: {share:.1e}" for halo, share in shown)
+    return f"share of pixels that differ from the whole image's, at cores of {curve['core']} px: halo {found}"
 
 
 class BlockProgress:
@@ -104,3 +120,5 @@ class TrainingProgress:
                 f"  epoch {row['epoch']}/{event['epochs']}: loss {row['loss']:.3f}, "
                 f"miou {row['miou'] or 0:.3f} ({iou})" + (f", {duration(left)} left" if left else "")
             )
+        elif event["kind"] == "halo":
+            say(f"  {halo_sentence(event['curve'], event['halo'])}")

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from segbatch.commands.folder import RunFolder
 from segbatch.errors import InputError
-from segbatch.inference.finish import Format, is_finished
+from segbatch.inference.files import Format, cog_path, drop_parts, store_path
+from segbatch.inference.finish import is_finished
 from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
 from segbatch.inference.plan import ScenePlan, changed_scenes, differences
+from segbatch.masks import CLASS_MASK
 
 Rows = Mapping[tuple[str, int], LedgerRow]
 
@@ -61,19 +63,22 @@ def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> 
         return False
     # The store first: rows without it are forgotten by any later call too.
     for scene in changed:
-        shutil.rmtree(folder.masks / f"{scene}.zarr", ignore_errors=True)
+        shutil.rmtree(store_path(folder.masks, scene), ignore_errors=True)
+        drop_parts(folder.masks, scene)
     forget_scenes(folder.ledger, changed)
     return True
 
 
-def known_rows(folder: RunFolder, scenes: Sequence[ScenePlan], formats: Sequence[Format]) -> Rows:
+def known_rows(
+    folder: RunFolder, scenes: Sequence[ScenePlan], formats: Sequence[Format], products: Sequence[str] = ()
+) -> Rows:
     """The ledger's rows. Those of scenes whose class masks have gone are forgotten, for good.
 
     Call it before the writers of a run start.
     """
     if not folder.ledger.exists():
         return {}
-    gone = {scene.id for scene in scenes if not _has_mask(folder, scene.id, formats)}
+    gone = {scene.id for scene in scenes if not _has_masks(folder, scene.id, formats, products)}
     forget_scenes(folder.ledger, gone)
     return read_ledger(folder.ledger)
 
@@ -90,7 +95,11 @@ def pending_blocks(scenes: Sequence[ScenePlan], rows: Rows) -> NDArray[np.int64]
 
 
 def unfinished_scenes(
-    folder: RunFolder, scenes: Sequence[ScenePlan], rows: Rows, formats: Sequence[Format]
+    folder: RunFolder,
+    scenes: Sequence[ScenePlan],
+    rows: Rows,
+    formats: Sequence[Format],
+    products: Sequence[str] = (),
 ) -> list[ScenePlan]:
     """Scenes whose blocks are all done but whose files are not."""
     blocks = {scene.id: 0 for scene in scenes}
@@ -100,12 +109,14 @@ def unfinished_scenes(
     return [
         scene
         for scene in scenes
-        if blocks[scene.id] == len(scene.grid) and not is_finished(folder.masks, scene.id, formats)
+        if blocks[scene.id] == len(scene.grid) and not is_finished(folder.masks, scene.id, formats, products)
     ]
 
 
-def _has_mask(folder: RunFolder, scene_id: str, formats: Sequence[Format]) -> bool:
+def _has_masks(folder: RunFolder, scene_id: str, formats: Sequence[Format], products: Sequence[str]) -> bool:
     """Whether there is the store, which all files can be made from, or all that is wanted of them."""
-    if (folder.masks / f"{scene_id}.zarr").exists():
+    if store_path(folder.masks, scene_id).exists():
         return True
-    return "zarr" not in formats and (folder.masks / f"{scene_id}.tif").exists()
+    return "zarr" not in formats and all(
+        cog_path(folder.masks, scene_id, name).exists() for name in (CLASS_MASK, *products)
+    )

@@ -3,7 +3,9 @@
 from contextlib import ExitStack
 from typing import Any
 
-from segbatch.commands.predict import Request, plan, predict
+from segbatch.commands.plan import plan
+from segbatch.commands.predict import predict
+from segbatch.commands.request import Request
 from segbatch.commands.scenes import check_alike, open_role
 from segbatch.commands.train import train, untrained_card
 from segbatch.config import RunConfig

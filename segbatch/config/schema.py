@@ -189,17 +189,36 @@ class Inference(_Section):
 
     core: PositiveInt | Literal["auto"] = "auto"
     """Side in pixels of the part of a window that is kept; a multiple of the model's stride.
-    auto: equal cores of at most 1024 pixels."""
+    auto: the core that wastes least on halos and fits the memory; it may be rectangular."""
     halo: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Context pixels around a core; a multiple of the model's stride. auto: as the bundle's card says."""
-    blend: Literal["crop"] = "crop"
-    """How windows meet: crop keeps each window's core."""
+    """Context pixels around a core; a multiple of the model's stride. auto: the smallest that halo_tolerance
+    allows, by the curve on the bundle's card."""
+    halo_tolerance: float = Field(default=1e-4, gt=0, lt=1)
+    """Share of pixels that may differ from a prediction of the whole image at once."""
+    blend: Literal["crop", "hann", "gaussian"] = "crop"
+    """How windows meet. crop: each keeps its core; hann, gaussian: they overlap by twice the halo, and their
+    probabilities are averaged with these weights."""
+    tta: Literal["none", "flips", "d4"] = "none"
+    """Test-time augmentation: averages over mirrored windows (flips, 4 passes) or turned ones too (d4, 8)."""
+    backend: Literal["auto", "eager", "compile", "openvino", "onnx", "tensorrt"] = "auto"
+    """What runs the model. auto: the fastest for this run's size whose class masks agree with eager float32."""
+    precision: Literal["auto", "float32", "bf16", "int8"] = "auto"
+    """Of the model's arithmetic. auto: as for the backend; int8 only where it is asked for."""
+    min_agreement: float = Field(default=0.999, ge=0, le=1)
+    """Share of pixels of real windows whose class must be that of eager float32 for auto to take a backend."""
     batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Windows a forward pass. auto: 1 on a CPU, 8 on a GPU."""
-    block_mb: PositiveInt = 32
-    """Most megabytes of pixels, as stored, in a block: the unit of work, of writing and of resuming."""
+    """Windows a forward pass. auto: 1 on a CPU, as many as make it busy on a GPU."""
+    block_mb: PositiveInt | Literal["auto"] = "auto"
+    """Most megabytes of pixels, as stored, in a block: the unit of work, of writing and of resuming.
+    auto: 32 on a CPU, 128 on a GPU."""
     format: list[Literal["cog", "zarr"]] = Field(default=["cog", "zarr"], min_length=1)
     """Files to write for each scene."""
+    confidence: bool = False
+    """Write the largest probability of each pixel too."""
+    probabilities: bool = False
+    """Write the probability of each class too."""
+    aoi: str | None = None
+    """Polygons (GeoJSON, GeoPackage, Shapefile) outside of which nothing is read or mapped."""
     overviews: Literal["mode", "nearest"] = "mode"
     """How a COG's overviews are made."""
     use_gpu: Literal["auto"] | bool = "auto"
@@ -208,6 +227,12 @@ class Inference(_Section):
     """Bounds of the pool of predicting actors."""
     engine: Literal["ray", "inline"] = "ray"
     """ray: Ray Data; inline: this process alone."""
+
+    @model_validator(mode="after")
+    def _int8_has_a_backend(self) -> Self:
+        if self.precision == "int8" and self.backend not in ("auto", "openvino", "onnx"):
+            raise ValueError(f"precision int8 is for the backends openvino and onnx, not for {self.backend}")
+        return self
 
 
 class Cluster(_Section):

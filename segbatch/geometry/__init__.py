@@ -1,7 +1,8 @@
 """Pure geometry: windows, the lattice of cores, blocks. Imports numpy and affine only."""
 
+from segbatch.geometry.blending import Blend, axis_weights
 from segbatch.geometry.block import Block, BlockGrid, block_shape
-from segbatch.geometry.lattice import Lattice, balanced_core
+from segbatch.geometry.lattice import Lattice, fit_core
 from segbatch.geometry.window import Window
 
-__all__ = ["Block", "BlockGrid", "Lattice", "Window", "balanced_core", "block_shape"]
+__all__ = ["Blend", "Block", "BlockGrid", "Lattice", "Window", "axis_weights", "block_shape", "fit_core"]

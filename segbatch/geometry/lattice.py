@@ -4,9 +4,17 @@ The lattice depends on the scene's size, the core and the halo alone, never on b
 order of arrival. That is why a class mask has the same bytes however it was computed.
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from segbatch.geometry.window import Window
+
+_ALIGNMENT = 512
+"""Cores of a large scene are multiples of this, so that blocks of them are whole TIFF tiles at several levels."""
+
+_LARGE_SIDE = 16384
+"""From this side on the pixels that alignment adds at the border are few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +82,47 @@ class Lattice:
         return run / (self.width * self.height)
 
 
-def balanced_core(size: int, limit: int, multiple: int) -> int:
-    """The side of equal cores, as few as ``limit`` allows, that cover ``size`` pixels with the least overhang.
+@lru_cache(maxsize=4096)
+def fit_core(width: int, height: int, *, halo: int, stride: int, window_pixels: int) -> tuple[int, int]:
+    """The core (rows, columns) that covers a scene with the fewest pixels run through the model.
 
-    A fixed side leaves a last core that is mostly padding (6272 = 6 x 1024 + 128); an even split does not.
+    Large cores waste little on halos, and an even split wastes little on a last core that is mostly beyond the
+    scene; among splits that run as many pixels the one with the squarest core is taken.
 
     Args:
-        size: Pixels to cover along one axis.
-        limit: Largest side allowed; a multiple of ``multiple``.
-        multiple: The side is a multiple of this (the model's stride).
+        width: Columns of the scene.
+        height: Rows of the scene.
+        halo: Context pixels around a core.
+        stride: Sides are multiples of this (the model's stride).
+        window_pixels: Most pixels of a window, core and halo.
+
+    Returns:
+        Sides of a core; those of the smallest possible one where even that window is larger than ``window_pixels``.
     """
-    if limit < multiple or limit % multiple:
-        raise ValueError(f"limit {limit} is not a positive multiple of {multiple}")
-    count = -(-size // limit)
-    return -(-size // (count * multiple)) * multiple
+    rows, cols = (_splits(side, halo, stride, window_pixels) for side in (height, width))
+    best: tuple[int, int, int, int] | None = None
+    for row_count, core_height in rows:
+        for col_count, core_width in cols:
+            window = (core_height + 2 * halo) * (core_width + 2 * halo)
+            if window > window_pixels:
+                continue
+            choice = row_count * col_count * window, abs(core_height - core_width), core_height, core_width
+            best = choice if best is None else min(best, choice)
+    if best is None:
+        return min(core for _, core in rows), min(core for _, core in cols)
+    return best[2], best[3]
+
+
+def _splits(side: int, halo: int, stride: int, window_pixels: int) -> list[tuple[int, int]]:
+    """(number of cores, side of a core) of the even splits of an axis, the fewest cores first."""
+    align = math.lcm(stride, _ALIGNMENT if side >= _LARGE_SIDE else 64)
+    whole = -(-side // stride) * stride
+    found: dict[int, int] = {}
+    # A window may be long and narrow, but not narrower than its own halos.
+    longest = max(stride, window_pixels // (2 * halo + stride) - 2 * halo)
+    for count in range(max(1, side // longest), -(-side // stride) + 1):
+        core = whole if count == 1 else min(whole, -(-side // (count * align)) * align)
+        found.setdefault(core, -(-side // core))
+        if core <= align:
+            break
+    return [(count, core) for core, count in found.items()]

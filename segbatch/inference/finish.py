@@ -1,57 +1,59 @@
-"""The last step of a scene: the files that people open, made from its shards."""
+"""The last step of a scene: the files that people open, put together from what its blocks left."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from segbatch.classes import ClassTable
+from segbatch.classes import NODATA, ClassTable
 from segbatch.errors import SegbatchError
+from segbatch.inference.files import BlockWriter, Format, cog_path, drop_parts, has_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan
-from segbatch.masks import clean_partial, write_cog
-from segbatch.masks.staging import staging_folder
-
-Format = Literal["cog", "zarr"]
+from segbatch.masks import (
+    CLASS_MASK,
+    CONFIDENCE,
+    CogSpec,
+    PartError,
+    clean_partial,
+    part_path,
+    read_window,
+    write_cog,
+)
+from segbatch.masks.staging import remove_leftovers, staging_folder
 
 
 def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
     """The file that stands for a scene's class mask: the COG where there is one."""
-    return masks / f"{scene_id}.{'tif' if 'cog' in formats else 'zarr'}"
+    return cog_path(masks, scene_id) if "cog" in formats else store_path(masks, scene_id)
 
 
-def is_finished(masks: Path, scene_id: str, formats: Sequence[Format]) -> bool:
+def is_finished(masks: Path, scene_id: str, formats: Sequence[Format], products: Sequence[str] = ()) -> bool:
     """Whether all files of a scene whose blocks are all in the ledger are there."""
-    store, cog = masks / f"{scene_id}.zarr", masks / f"{scene_id}.tif"
+    cogs = [cog_path(masks, scene_id, name) for name in (CLASS_MASK, *products)]
     # A COG that an earlier run wanted may stay; a store takes room and goes when it is not wanted.
-    return store.exists() == ("zarr" in formats) and (cog.exists() or "cog" not in formats)
+    return (
+        store_path(masks, scene_id).exists() == ("zarr" in formats)
+        and not has_parts(masks, scene_id)
+        and ("cog" not in formats or all(cog.exists() for cog in cogs))
+    )
 
 
-def finish_scene(
-    scene: ScenePlan,
-    masks: Path,
-    *,
-    classes: ClassTable,
-    formats: Sequence[Format],
-    overviews: Literal["mode", "nearest"],
-) -> str:
-    """Write the scene's COG and drop what is not wanted; may be called again after a kill.
+def finish_scene(scene: ScenePlan, writer: BlockWriter, *, classes: ClassTable, products: Sequence[str] = ()) -> str:
+    """Write the scene's COGs and drop what is not wanted; may be called again after a kill.
 
     Returns:
         Why it could not be done; empty when it is.
     """
-    store, cog = masks / f"{scene.id}.zarr", masks / f"{scene.id}.tif"
+    masks, store = writer.masks, store_path(writer.masks, scene.id)
     try:
         clean_partial(store)
-        if "cog" in formats and not cog.exists():
-            write_cog(
-                store,
-                cog,
-                classes=classes,
-                crs=scene.info.crs,
-                transform=scene.info.transform,
-                pixel_size_um=scene.ref.pixel_size_um,
-                overviews=overviews,
-            )
-        if "zarr" not in formats:
+        if "cog" in writer.formats:
+            for name in (CLASS_MASK, *products):
+                cog = cog_path(masks, scene.id, name)
+                if cog.exists():
+                    remove_leftovers(cog)
+                else:
+                    _write_cog(scene, writer, name, classes)
+        drop_parts(masks, scene.id)
+        if "zarr" not in writer.formats and store.exists():
             # Under another name first: half a store must never be taken for a whole one.
             with staging_folder(store) as doomed:
                 store.replace(doomed / store.name)
@@ -60,3 +62,47 @@ def finish_scene(
     except OSError as error:
         return f"The files of {scene.id} cannot be written: {error}"
     return ""
+
+
+def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str, classes: ClassTable) -> None:
+    folder, pyramid = parts_path(writer.masks, scene.id, name), writer.pyramid(scene, name)
+    empty = {
+        pyramid.block_index(scene.grid[number].owned)
+        for number in range(len(scene.grid))
+        if not _has_part(scene, writer, name, number)
+    }
+    where = scene.info.crs, scene.info.transform, scene.ref.pixel_size_um
+    if name == CLASS_MASK:
+        spec = CogSpec.class_mask(classes, *where)
+    elif name == CONFIDENCE:
+        spec = CogSpec.confidence(*where)
+    else:
+        spec = CogSpec.probabilities(classes, *where)
+    made_again: set[tuple[int, int]] = set()
+    while True:
+        try:
+            write_cog(folder, cog_path(writer.masks, scene.id, name), pyramid, spec, without_part=empty)
+            return
+        except PartError as damaged:
+            row, col = damaged.block
+            if damaged.block in made_again:  # the disk's fault, and no number of attempts helps
+                raise
+            made_again.add(damaged.block)
+            part_path(folder, row, col).unlink(missing_ok=True)
+            if not _has_part(scene, writer, name, row * scene.grid.cols + col):
+                empty.add(damaged.block)
+
+
+def _has_part(scene: ScenePlan, writer: BlockWriter, name: str, number: int) -> bool:
+    """Whether a block has a part, which is made from its shard where it was lost or never wanted before.
+
+    Blocks of nodata have neither.
+    """
+    block = scene.grid[number]
+    if part_path(parts_path(writer.masks, scene.id, name), block.row, block.col).exists():
+        return True
+    pixels = read_window(store_path(writer.masks, scene.id), block.owned, name)
+    if (pixels == NODATA).all():
+        return False
+    writer.write_part(scene, number, name, pixels)
+    return True

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from segbatch.evaluation import confusion_matrix
+from segbatch.evaluation import confusion_matrix, count_values
 from segbatch.masks.staging import write_whole
 
 
@@ -34,8 +34,11 @@ class LedgerRow:
         confusion: Rows of the confusion matrix, or None where there is no label.
         windows: Windows run through the model.
         started: When reading began, in seconds since the epoch.
-        seconds: Seconds by stage: read, wait (for the model), predict (of which forward), write.
+        seconds: Seconds by stage: read, wait (for the model), predict (of which upload to the device, forward and
+            download), write.
         error: Why the block failed, or None.
+        note: What had to be changed to fit the device's memory; empty if nothing.
+        memory: Bytes that the predicting process held.
     """
 
     scene: str
@@ -49,6 +52,8 @@ class LedgerRow:
     started: float
     seconds: dict[str, float]
     error: str | None = None
+    note: str = ""
+    memory: int = 0
 
     @classmethod
     def of(
@@ -62,6 +67,8 @@ class LedgerRow:
         windows: int,
         started: float,
         seconds: dict[str, float],
+        note: str = "",
+        memory: int = 0,
     ) -> Self:
         """Count a block that is done.
 
@@ -74,22 +81,25 @@ class LedgerRow:
             windows: Windows run through the model.
             started: When reading began.
             seconds: By stage.
+            note: See the class.
+            memory: See the class.
         """
-        counts = np.bincount(mask.ravel(), minlength=256)
-        valid = mask < num_classes
+        counts = count_values(mask)
         return cls(
             scene=scene,
             block=block,
             checksum=hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest(),
             class_pixels=tuple(counts[:num_classes].tolist()),
-            nodata_pixels=int((~valid).sum()),
-            ignored_pixels=0 if label is None else int((valid & (label >= num_classes)).sum()),
+            nodata_pixels=int(counts[num_classes:].sum()),
+            ignored_pixels=0 if label is None else int(np.count_nonzero((mask < num_classes) & (label >= num_classes))),
             confusion=None
             if label is None
             else tuple(tuple(line) for line in confusion_matrix(label, mask, num_classes).tolist()),
             windows=windows,
             started=started,
             seconds=seconds,
+            note=note,
+            memory=memory,
         )
 
     @classmethod

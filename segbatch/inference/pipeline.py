@@ -1,6 +1,6 @@
 """The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
 
-import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from segbatch.errors import SegbatchError
+from segbatch.errors import SegbatchError, root_message
 from segbatch.inference.ledger import LedgerRow
-from segbatch.inference.stages import BlockMask, BlockPixels, ReadStage, WriteStage
+from segbatch.inference.pool import Bounds, Pool
+from segbatch.inference.rows import SECONDS, Row, mask_to_row, pixels_to_row, row_to_mask, row_to_pixels
+from segbatch.inference.stages import BlockMask, ReadStage, WriteStage
 from segbatch.inference.work import Work
+from segbatch.masks import CLASS_MASK
 
 _IO_CPUS = 0.25
 """CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
@@ -27,67 +30,17 @@ _NO_PROGRESS_SECONDS = 1800
 
 _NO_LIMIT_SECONDS = 7 * 24 * 3600
 
-_SECONDS = ("read", "wait", "predict", "forward")
-"""Stages whose seconds travel with a class mask."""
-
-Row = dict[str, Any]
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The pool of predicting actors.
-
-    Args:
-        min: Actors kept at all times.
-        max: Most actors at a time.
-        cpus: CPUs that each reserves.
-        use_gpu: Whether each has a GPU.
-        threads: Torch threads of each, or None for torch's own choice.
-    """
-
-    min: int
-    max: int
-    cpus: float
-    use_gpu: bool
-    threads: int | None
-
-
-def plan_pool(
-    *, cpus: int, gpus: int, node_cpus: int, use_gpu: bool, min_actors: int, max_actors: int | None, blocks: int
-) -> Pool:
-    """How many actors, and how the cores are shared among them.
-
-    With GPUs there is an actor for each; without, one for each four cores (or node, where nodes are smaller),
-    and the cores are shared among them. Some CPU is always left to the tasks that read and write.
-
-    Args:
-        cpus: CPUs of the cluster.
-        gpus: GPUs of the cluster.
-        node_cpus: CPUs of the node that has most: an actor that reserves more would never start.
-        use_gpu: Whether actors get a GPU each.
-        min_actors: Actors kept at all times.
-        max_actors: Most actors at a time, or None for as many as there is room for.
-        blocks: Blocks to map: more actors than blocks would idle.
-    """
-    room = gpus if use_gpu else max(1, cpus // min(4, node_cpus))
-    most = max(1, min(max_actors or max(room, min_actors), blocks))
-    least = min(min_actors, most)
-    if use_gpu:
-        return Pool(least, most, min(0.5, cpus / (2 * most)), True, None)
-    reserved = min(_without_io(cpus) / most, _without_io(node_cpus))
-    threads = max(1, min(cpus // most, node_cpus))
-    return Pool(least, most, int(reserved) if reserved >= 1 else math.floor(reserved * 1e4) / 1e4, False, threads)
-
-
-def _without_io(cpus: int) -> float:
-    """What actors may reserve of ``cpus``; the rest is for reading and writing."""
-    return max(0.5, cpus - max(1, cpus // 8))
-
-
-def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
+def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
     """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running.
+
+    Args:
+        work: What to do.
+        pool: Who predicts.
+        bounds: How many blocks may be on their way.
 
     Raises:
         SegbatchError: A model cannot be loaded, a file cannot be written, or Ray gave up.
@@ -97,7 +50,7 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
     def read_block(batch: dict[str, np.ndarray]) -> Row:
         work, read, _ = shared.get()
         scene, block = work.pending[int(batch["number"][0])].tolist()
-        return _pixels_to_row(read(scene, block))
+        return pixels_to_row(read(scene, block))
 
     def write_block(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         _, _, write = shared.get()
@@ -105,24 +58,37 @@ def run_ray(work: Work, pool: Pool) -> Iterator[LedgerRow]:
         fatal = str(batch["fatal"][0])
         if not fatal:
             try:
-                return {"row": [write(_row_to_mask(batch)).to_json()], "fatal": [""]}
+                return {"row": [write(row_to_mask(batch)).to_json()], "fatal": [""]}
             except SegbatchError as error:
                 fatal = str(error)
         return {"row": [""], "fatal": [fatal]}
 
-    with _quiet_context(_NO_PROGRESS_SECONDS), _plain_errors():
+    with _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight), _plain_errors():
         # One row a Ray block all the way: batches are then views of shared memory, never copies.
         rows = (
             _numbers(len(work.pending))
-            .map_batches(read_block, batch_size=None, num_cpus=_IO_CPUS)
+            .map_batches(
+                read_block,
+                batch_size=None,
+                num_cpus=_IO_CPUS,
+                compute=ray.data.TaskPoolStrategy(size=bounds.reads),
+            )
             .map_batches(
                 _Predict,
                 fn_constructor_kwargs={"shared": shared, "threads": pool.threads},
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, initial_size=pool.max),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=pool.min,
+                    max_size=pool.max,
+                    initial_size=pool.max,
+                    max_tasks_in_flight_per_actor=2 * pool.calls,
+                ),
                 num_cpus=pool.cpus,
                 num_gpus=1 if pool.use_gpu else None,
                 zero_copy_batch=True,
+                # An actor that takes several blocks at a time has a thread for each; a lock in it keeps their
+                # forward passes apart. On a CPU one is right: a new thread would not have the torch threads set.
+                ray_remote_args_fn=None if pool.calls == 1 else lambda: {"max_concurrency": pool.calls},
             )
             .map_batches(write_block, batch_size=None, num_cpus=_IO_CPUS, zero_copy_batch=True)
         )
@@ -152,17 +118,38 @@ def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: fl
             yield from map(str, batch["result"])
 
 
+def call_once(function: Callable[[_Item], _Value], item: _Item, *, cpus: float, use_gpu: bool) -> _Value:
+    """Call a function in a worker process that has what a predicting actor has.
+
+    Raises:
+        SegbatchError: As the function raises it, or in a line what went wrong on Ray.
+    """
+    remote = ray.remote(num_cpus=cpus, num_gpus=1 if use_gpu else 0, max_calls=1)(function)
+    try:
+        result: _Value = ray.get(remote.remote(item))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SegbatchError):
+            raise error.cause from error
+        raise SegbatchError(f"The work failed on Ray: {root_message(error)}") from error
+    except ray.exceptions.RayError as error:  # the worker was killed, as where memory runs out
+        raise SegbatchError(f"The work failed on Ray: {root_message(error)}") from error
+    return result
+
+
 @contextmanager
-def _quiet_context(no_progress_seconds: int) -> Iterator[None]:
+def _quiet_context(no_progress_seconds: int, bytes_in_flight: int | None = None) -> Iterator[None]:
     """Ray Data's settings are global to the process: put back what is changed."""
     context = ray.data.DataContext.get_current()
-    saved = context.enable_progress_bars, context.execution_no_progress_timeout_s
+    options = context.execution_options
+    saved = context.enable_progress_bars, context.execution_no_progress_timeout_s, options.resource_limits
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = no_progress_seconds
+    if bytes_in_flight is not None:
+        options.resource_limits = options.resource_limits.copy(object_store_memory=bytes_in_flight)
     try:
         yield
     finally:
-        context.enable_progress_bars, context.execution_no_progress_timeout_s = saved
+        context.enable_progress_bars, context.execution_no_progress_timeout_s, options.resource_limits = saved
 
 
 @contextmanager
@@ -209,23 +196,27 @@ class _Predict:
     """The actor: loads the model once."""
 
     def __init__(self, shared: _Shared[tuple[Work, ReadStage, WriteStage]], threads: int | None) -> None:
-        work, _, _ = shared.get()
+        self._work, _, _ = shared.get()
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
+        self._lock = threading.Lock()
         self._fatal = ""
         try:
-            self._predict = work.predictor(threads, device)
+            self._predict = self._work.predictor(threads, device)
         except SegbatchError as error:
             self._fatal = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Row:
-        pixels = _row_to_pixels(batch)
+        names = CLASS_MASK, *self._work.settings.products
+        pixels = row_to_pixels(batch)
         if not self._fatal:
             try:
-                return _mask_to_row(self._predict(pixels))
+                with self._lock:
+                    predicted = self._predict(pixels)
+                return mask_to_row(predicted, names)
             except SegbatchError as error:
                 self._fatal = str(error)
-        nothing, seconds = np.zeros((0, 0), np.uint8), dict.fromkeys(_SECONDS, 0.0)
-        return _mask_to_row(BlockMask(pixels.scene, pixels.block, nothing, 0, 0.0, seconds), self._fatal)
+        seconds = dict.fromkeys(SECONDS, 0.0)
+        return mask_to_row(BlockMask(pixels.scene, pixels.block, {}, 0, 0.0, seconds), names, self._fatal)
 
 
 class _Numbers(Datasource):
@@ -253,57 +244,3 @@ class _Number:
 
     def __call__(self) -> Iterable[pa.Table]:
         return [pa.table({"number": [self.number]})]
-
-
-def _pixels_to_row(pixels: BlockPixels) -> Row:
-    empty = not pixels.valid.size  # Arrow's tensors have no zero-sized sides
-    return {
-        "scene": np.array([pixels.scene]),
-        "block": np.array([pixels.block]),
-        "values": (np.zeros((1, 1, 1), pixels.values.dtype) if empty else pixels.values)[None],
-        "valid": (np.zeros((1, 1), bool) if empty else pixels.valid)[None],
-        "empty": np.array([empty]),
-        "started": np.array([pixels.started]),
-        "read": np.array([pixels.seconds["read"]]),
-        "error": np.array([pixels.error or ""]),
-    }
-
-
-def _row_to_pixels(row: Row) -> BlockPixels:
-    empty = bool(row["empty"][0])
-    return BlockPixels(
-        scene=int(row["scene"][0]),
-        block=int(row["block"][0]),
-        values=row["values"][0][:, :0, :0] if empty else row["values"][0],
-        valid=row["valid"][0][:0, :0] if empty else row["valid"][0],
-        started=float(row["started"][0]),
-        seconds={"read": float(row["read"][0])},
-        error=str(row["error"][0]) or None,
-    )
-
-
-def _mask_to_row(predicted: BlockMask, fatal: str = "") -> Row:
-    empty = not predicted.mask.size
-    return {
-        "scene": np.array([predicted.scene]),
-        "block": np.array([predicted.block]),
-        "mask": (np.zeros((1, 1), np.uint8) if empty else predicted.mask)[None],
-        "empty": np.array([empty]),
-        "windows": np.array([predicted.windows]),
-        "started": np.array([predicted.started]),
-        **{name: np.array([seconds]) for name, seconds in predicted.seconds.items()},
-        "error": np.array([predicted.error or ""]),
-        "fatal": np.array([fatal]),
-    }
-
-
-def _row_to_mask(row: Row) -> BlockMask:
-    return BlockMask(
-        scene=int(row["scene"][0]),
-        block=int(row["block"][0]),
-        mask=row["mask"][0][:0, :0] if row["empty"][0] else row["mask"][0],
-        windows=int(row["windows"][0]),
-        started=float(row["started"][0]),
-        seconds={name: float(row[name][0]) for name in _SECONDS},
-        error=str(row["error"][0]) or None,
-    )

@@ -11,13 +11,15 @@ import numpy as np
 
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError
-from segbatch.geometry import BlockGrid, Lattice, balanced_core, block_shape
+from segbatch.geometry import Blend, BlockGrid, Lattice, block_shape, fit_core
+from segbatch.inference.settings import Settings
 from segbatch.scenes import SceneInfo, SceneRef
-
-AUTO_CORE = 1024
-"""Largest side in pixels of an automatic core: a U-Net's activations for one window then take about 1 GB."""
+from segbatch.scenes.area import SceneArea
 
 _LARGEST_CHUNK = 1024
+
+_TILE_MULTIPLE = 16
+"""TIFF's tiles have sides that are multiples of this, and a block is made of whole tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,16 @@ class ScenePlan:
         info: What is known of the file.
         bands: 1-based band numbers in the order of the model's channels.
         grid: Its blocks.
+        area: The part of it to map; None for all of it.
+        bytes_written: For each pixel, over the class mask and all products.
     """
 
     ref: SceneRef
     info: SceneInfo
     bands: tuple[int, ...]
     grid: BlockGrid
+    area: SceneArea | None = None
+    bytes_written: int = 1
 
     @property
     def id(self) -> str:
@@ -64,23 +70,47 @@ class Costs:
     Args:
         blocks: Units of work.
         windows: Forward passes of one window, if no pixel is nodata.
+        unique_windows: Windows of the lattice among them: blended ones at the borders of blocks are run by each
+            block that they touch, and test-time augmentation looks several times at each.
         pixels: Pixels kept.
         pixels_run: Pixels run through the model.
         bytes_read: Pixels read, halos included, as they are in memory.
-        block_bytes: Pixels and valid mask of the largest block.
+        bytes_stored: The same without halos: what there is to read.
+        block_bytes: Pixels and valid mask of the largest block, and what is written of it.
+        window_pixels: Of the largest window.
     """
 
     blocks: int
     windows: int
+    unique_windows: int
     pixels: int
     pixels_run: int
     bytes_read: int
+    bytes_stored: int
     block_bytes: int
+    window_pixels: int
 
     @property
     def waste(self) -> float:
         """Pixels run for each pixel kept."""
         return self.pixels_run / self.pixels
+
+
+def check_sizes(stride: int, core: int | Literal["auto"], halo: int | Literal["auto"], blend: Blend) -> None:
+    """Refuse sizes that do not suit the model or each other.
+
+    Raises:
+        InputError: Core or halo are not multiples of the stride, or windows do not overlap where they should.
+    """
+    for name, size in (("core", core), ("halo", halo)):
+        if size != "auto" and size % stride:
+            below = size // stride * stride
+            raise InputError(
+                f"{name} {size} is not a multiple of the model's stride {stride}; "
+                f"the nearest are {f'{below} and ' if below or name == 'halo' else ''}{below + stride}."
+            )
+    if blend != "crop" and halo == 0:
+        raise InputError(f"blend {blend} needs windows that overlap: give a halo, half of their overlap.")
 
 
 def plan_scene(
@@ -91,7 +121,11 @@ def plan_scene(
     stride: int,
     core: int | Literal["auto"],
     halo: int,
+    window_pixels: int,
     block_bytes: int,
+    settings: Settings,
+    num_classes: int,
+    area: SceneArea | None = None,
 ) -> ScenePlan:
     """Lay the lattice and the blocks over a scene.
 
@@ -100,56 +134,126 @@ def plan_scene(
         info: What is known of the file.
         bands: 1-based band numbers in the order of the model's channels.
         stride: Of the model: windows start at multiples of it, as a prediction of the whole scene would.
-        core: Side of a core; ``auto`` for equal cores of at most `AUTO_CORE`.
+        core: Side of a core; ``auto`` for the one that wastes least within ``window_pixels``.
         halo: Context pixels around a core.
-        block_bytes: Budget for a block's pixels as stored.
+        window_pixels: Most pixels of the window of an automatic core.
+        block_bytes: Budget for a block's pixels as stored, or its products where these are larger.
+        settings: How windows become class masks.
+        num_classes: Number of classes.
+        area: The part of the scene to map; None for all of it.
 
     Raises:
-        InputError: Core or halo are not multiples of the stride.
+        InputError: Core or halo are not multiples of the stride, or windows do not overlap where they should.
     """
-    for name, size in (("core", core), ("halo", halo)):
-        if size != "auto" and size % stride:
-            below = size // stride * stride
-            raise InputError(
-                f"{name} {size} is not a multiple of the model's stride {stride}; "
-                f"the nearest are {f'{below} and ' if below or name == 'halo' else ''}{below + stride}."
-            )
+    check_sizes(stride, core, halo, settings.blend)
     if core == "auto":
-        core_height, core_width = (
-            balanced_core(side, max(1, AUTO_CORE // stride) * stride, stride) for side in (info.height, info.width)
+        core_height, core_width = fit_core(
+            info.width, info.height, halo=halo, stride=stride, window_pixels=window_pixels
         )
     else:
         core_height = core_width = core
     lattice = Lattice(info.width, info.height, core_width, core_height, halo)
-    shape = block_shape(lattice, len(bands) * np.dtype(info.dtype).itemsize, block_bytes)
-    return ScenePlan(ref, info, bands, BlockGrid(lattice, *shape))
+    written = 1 + ("confidence" in settings.products) + num_classes * ("probabilities" in settings.products)
+    bytes_per_pixel = max(len(bands) * np.dtype(info.dtype).itemsize, written)
+    shape = block_shape(lattice, bytes_per_pixel, block_bytes, _TILE_MULTIPLE)
+    return ScenePlan(ref, info, bands, BlockGrid(lattice, *shape, settings.blend != "crop"), area, written)
 
 
-def costs(scenes: Sequence[ScenePlan]) -> Costs:
-    """What mapping these scenes costs, summed."""
-    blocks = windows = pixels = pixels_run = bytes_read = block_bytes = 0
+def costs(scenes: Sequence[ScenePlan], views: int = 1) -> Costs:
+    """What mapping these scenes costs, summed.
+
+    Args:
+        scenes: The plan.
+        views: Forward passes a window.
+    """
+    blocks = windows = unique = pixels = pixels_run = bytes_read = bytes_stored = block_bytes = largest = 0
     for scene in scenes:
-        lattice = scene.grid.lattice
+        lattice, grid = scene.grid.lattice, scene.grid
         per_pixel = len(scene.bands) * np.dtype(scene.info.dtype).itemsize
-        blocks += len(scene.grid)
-        windows += lattice.rows * lattice.cols
-        pixels += lattice.scene.area
-        pixels_run += lattice.rows * lattice.cols * lattice.window_width * lattice.window_height
-        block_bytes = max(block_bytes, scene.grid[0].read.area * (per_pixel + 1))
-        # Rows and columns of blocks are clipped by the scene independently, so sums of sides multiply.
-        heights = _clipped_sides(scene.grid.rows, scene.grid.block_height, lattice.halo, lattice.height)
-        widths = _clipped_sides(scene.grid.cols, scene.grid.block_width, lattice.halo, lattice.width)
-        bytes_read += heights * widths * per_pixel
-    return Costs(blocks, windows, pixels, pixels_run, bytes_read, block_bytes)
+        window = lattice.window_width * lattice.window_height
+        largest = max(largest, window)
+        block_bytes = max(block_bytes, _largest_read(grid) * (per_pixel + 1) + grid[0].owned.area * scene.bytes_written)
+        if scene.area is None:
+            # Rows and columns of blocks are clipped by the scene independently, so sums of sides multiply.
+            found = len(grid), _windows(grid), lattice.rows * lattice.cols, lattice.scene.area, _pixels_read(grid)
+        else:
+            found = _within(scene, scene.area)
+        blocks += found[0]
+        windows += found[1] * views
+        unique += found[2]
+        pixels += found[3]
+        pixels_run += found[1] * views * window
+        bytes_read += found[4] * per_pixel
+        bytes_stored += found[3] * per_pixel
+    return Costs(
+        blocks, windows, unique, pixels, pixels_run, bytes_read, bytes_stored, block_bytes, largest
+    )  # fmt: skip
 
 
-def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -> dict[str, Any]:
+def _within(scene: ScenePlan, area: SceneArea) -> tuple[int, int, int, int, int]:
+    """(blocks, windows, unique windows, pixels, pixels read) of the blocks that touch an area of interest."""
+    grid, lattice = scene.grid, scene.grid.lattice
+    touched = [block for block in grid if area.intersects(block.owned)]
+    windows = 0
+    unique: set[tuple[int, int]] = set()
+    for block in touched:
+        inner = block.read.buffered(-lattice.halo)
+        for row in range(inner.row_off // lattice.core_height, inner.row_end // lattice.core_height):
+            for col in range(inner.col_off // lattice.core_width, inner.col_end // lattice.core_width):
+                core = lattice.core(row, col)
+                seen = (core.buffered(lattice.halo) if grid.overlapping else core).intersection(block.owned)
+                if seen is not None and area.intersects(seen):
+                    windows += 1
+                    unique.add((row, col))
+    pixels = round(sum(area.pixels(block.owned) for block in touched))
+    read = sum(common.area for block in touched if (common := block.read.intersection(lattice.scene)))
+    return len(touched), windows, len(unique), pixels, read
+
+
+def _windows(grid: BlockGrid) -> int:
+    """Windows that all blocks run; rows and columns are independent."""
+    rows, cols = grid.lattice.rows, grid.lattice.cols
+    if not grid.overlapping:
+        return rows * cols
+    halo = grid.lattice.halo
+    return _spanned(rows, grid.block_rows, -(-halo // grid.lattice.core_height)) * _spanned(
+        cols, grid.block_cols, -(-halo // grid.lattice.core_width)
+    )
+
+
+def _spanned(cores: int, per_block: int, reach: int) -> int:
+    """Sum over blocks along an axis of the cores that they run."""
+    starts = np.arange(0, cores, per_block)
+    return int((np.minimum(np.minimum(starts + per_block, cores) + reach, cores) - np.maximum(starts - reach, 0)).sum())
+
+
+def _pixels_read(grid: BlockGrid) -> int:
+    """Sum over blocks of the pixels that they read, inside the scene."""
+    heights = sum(_inside(grid[row * grid.cols].read.row_off, grid[row * grid.cols].read.row_end, grid.lattice.height)
+                  for row in range(grid.rows))  # fmt: skip
+    widths = sum(_inside(grid[col].read.col_off, grid[col].read.col_end, grid.lattice.width)
+                 for col in range(grid.cols))  # fmt: skip
+    return heights * widths
+
+
+def _largest_read(grid: BlockGrid) -> int:
+    """Pixels of the largest block as read: one in the middle, where its neighbours' windows count."""
+    heights = (grid[row * grid.cols].read.height for row in range(grid.rows))
+    return max(heights) * max(grid[col].read.width for col in range(grid.cols))
+
+
+def _inside(start: int, end: int, limit: int) -> int:
+    return min(end, limit) - max(start, 0)
+
+
+def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, settings: Settings) -> dict[str, Any]:
     """What decides a run's result: a run folder takes only one of these.
 
     Args:
         scenes: The plan.
         bundle: The bundle's hash.
         label_map: From label values to class ids.
+        settings: How windows become class masks.
     """
     described = [
         {
@@ -164,6 +268,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -
             "core": scene.core,
             "halo": scene.grid.lattice.halo,
             "block": scene.shard,
+            "area": None if scene.area is None else scene.area.digest,
         }
         for scene in scenes
     ]
@@ -173,12 +278,13 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap) -
         "scenes": {item["id"]: _digest(item) for item in described},
         "settings": {item["id"]: _digest([item["core"], item["halo"], item["block"]]) for item in described},
         "label_values": _digest(label_map.values) if labelled else None,
+        "predict": settings.to_json(),
     }
 
 
 def changed_scenes(old: dict[str, Any], new: dict[str, Any]) -> set[str] | None:
     """The scenes that changed between two fingerprints; None where something else did."""
-    if any(old.get(part) != new[part] for part in ("bundle", "label_values")):
+    if any(old.get(part) != new[part] for part in ("bundle", "label_values", "predict")):
         return None
     if set(old.get("scenes", {})) != set(new["scenes"]):
         return None
@@ -198,12 +304,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         found.append("core, halo or block size")
     if old.get("label_values") != new["label_values"]:
         found.append("the label values")
+    predicted = old.get("predict") or {}
+    found += [name.replace("_", " ") for name, value in new["predict"].items() if predicted.get(name) != value]
     if set(before) != set(now):
         found.append("the list of scenes")
     changed = [scene for scene in common if before[scene] != now[scene] and scene not in resized]
     if changed:
         listed = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
-        found.append(f"bands, nodata, label or the file itself of {listed}")
+        found.append(f"bands, nodata, label, area of interest or the file itself of {listed}")
     return found
 
 
@@ -225,9 +333,3 @@ def _chunk_side(core: int) -> int:
     while core % parts:
         parts += 1
     return core // parts
-
-
-def _clipped_sides(count: int, size: int, halo: int, limit: int) -> int:
-    """Sum over blocks of the side that is read: the block and its halos, inside the scene."""
-    starts = np.arange(count, dtype=np.int64) * size
-    return int((np.minimum(starts + size + halo, limit) - np.maximum(starts - halo, 0)).sum())

@@ -1,6 +1,8 @@
 """From the pixels of a block to its class mask: pure torch, knows nothing of Ray or of files."""
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,53 +10,75 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segbatch.classes import NODATA
+from segbatch.errors import SegbatchError
+from segbatch.geometry import Window
+from segbatch.inference.mosaic import Mosaic, Outputs
+from segbatch.inference.settings import Settings
+from segbatch.inference.views import average_views, probabilities
+from segbatch.models.backends.forward import Forward
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The class mask of a block.
+    """What the model makes of a block; arrays are of the pixels that the block keeps.
 
     Args:
-        mask: (height, width) uint8 class ids of the block's whole cores, `NODATA` where no pixel is valid.
-        windows: Windows run through the model.
-        forward_seconds: Time in the model, transfers included.
+        outputs: The class mask and what goes with it.
+        windows: Windows run through the model, each view counted.
+        seconds: By stage: ``upload`` to the device, ``forward``, ``download`` from it.
+        note: What had to be changed to fit the device's memory, for people; empty if nothing.
     """
 
-    mask: NDArray[np.uint8]
+    outputs: Outputs
     windows: int
-    forward_seconds: float
+    seconds: dict[str, float]
+    note: str = ""
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(height, width) uint8 class ids, `NODATA` where no pixel is wanted."""
+        return self.outputs.mask
 
 
 class Predictor:
-    """Slides windows over a block and keeps each window's core.
+    """Slides windows over a block and puts their predictions together.
 
-    Pixels travel to the device as stored and are normalised there. Invalid pixels are 0 after normalisation:
-    the mean. Batches have one shape; the last is padded, so a pixel's class does not depend on its
-    neighbours in the batch.
+    In crop mode each window keeps its core. In the blend modes the softmax probabilities of all windows that see a
+    pixel are averaged with weights that add up to 1, in the lattice's order, so that blocks change no bit.
+
+    Pixels travel to the device as stored and are normalised there. Batches have one shape; the last is padded, so a
+    pixel's class does not depend on its neighbours in the batch. Where the device's memory does not hold a batch,
+    the batch is halved, then the core, and the block is done again.
 
     Args:
-        model: Takes (batch, bands, height, width) float32, gives logits (batch, classes, height, width).
-        mean: Of each band, in pixel values.
-        std: Of each band, in pixel values.
-        batch_size: Windows a forward pass.
-        device: Where the model runs.
+        forward: The model, ready to run.
+        settings: How windows become class masks.
+        stride: Of the model: windows start at multiples of it.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        *,
-        batch_size: int = 1,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self._device = torch.device(device)
-        self._model = model.to(device=self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=self._device).view(-1, 1, 1)
-        self._scale = 1 / torch.tensor(std, dtype=torch.float32, device=self._device).view(-1, 1, 1)
-        self._batch_size = batch_size
+    def __init__(self, forward: Forward, settings: Settings | None = None, stride: int = 1) -> None:
+        self._forward = forward
+        self._settings = settings or Settings()
+        self._stride = stride
+        self._batch_size = self._settings.batch_size
+        self._splits = 1
+
+    def prepare(self, bands: int, dtype: str, *, core: tuple[int, int], halo: int) -> None:
+        """Make the backend ready for windows of one shape, which may take it a minute, before any pixels come.
+
+        Args:
+            bands: Number of bands.
+            dtype: numpy's name of the pixel type.
+            core: (rows, columns) of a core.
+            halo: Context pixels around a core.
+        """
+        shape = core[0] + 2 * halo, core[1] + 2 * halo
+        settings = self._settings
+        plain = settings.blend == "crop" and settings.tta == "none" and not settings.products
+        pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *shape), dtype)).to(self._forward.device)
+        valid = torch.zeros((self._batch_size, 1, *shape), dtype=torch.bool, device=self._forward.device)
+        with suppress(torch.OutOfMemoryError):  # the first block will find out, and what to do about it
+            self._forward.prepare(pixels, valid, halo if plain else None)
 
     def predict(
         self,
@@ -63,6 +87,8 @@ class Predictor:
         *,
         core: tuple[int, int],
         halo: int,
+        kept: Window | None = None,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> Prediction:
         """Predict a block.
 
@@ -72,42 +98,145 @@ class Predictor:
             valid: (height, width) bool, True = a real pixel.
             core: (rows, columns) of a core.
             halo: Context pixels around a core.
+            kept: The part that the block keeps; all but the halo when None.
+            wanted: (rows, columns) of ``kept``: which pixels are to be predicted; all valid ones when None.
+
+        Raises:
+            SegbatchError: The device's memory does not hold one window.
         """
         height, width = valid.shape[0] - 2 * halo, valid.shape[1] - 2 * halo
-        rows, cols = core
-        if height <= 0 or width <= 0 or height % rows or width % cols:
-            raise ValueError(f"a block of {height} x {width} pixels is not made of cores of {rows} x {cols}")
-        mask = np.full((height, width), NODATA, np.uint8)
-        inner_valid = valid[halo : halo + height, halo : halo + width]
-        corners = [
-            (row, col)
-            for row in range(0, height, rows)
-            for col in range(0, width, cols)
-            if inner_valid[row : row + rows, col : col + cols].any()
-        ]
-        started = time.perf_counter()
-        for first in range(0, len(corners), self._batch_size):
-            batch = corners[first : first + self._batch_size]
-            windows = [(slice(row, row + rows + 2 * halo), slice(col, col + cols + 2 * halo)) for row, col in batch]
-            classes = self._forward(
-                [values[:, window[0], window[1]] for window in windows], [valid[window] for window in windows]
-            )
-            kept = classes[:, halo : halo + rows, halo : halo + cols].cpu().numpy()
-            for (row, col), ids in zip(batch, kept, strict=False):  # the padding of the last batch is dropped
-                mask[row : row + rows, col : col + cols] = ids
-        seconds = time.perf_counter() - started
-        mask[~inner_valid] = NODATA
-        return Prediction(mask, len(corners), seconds)
+        if height <= 0 or width <= 0 or height % core[0] or width % core[1]:
+            raise ValueError(f"a block of {height} x {width} pixels is not made of cores of {core[0]} x {core[1]}")
+        kept = kept or Window(halo, halo, width, height)
+        inner = valid[kept.slices]
+        wanted = inner if wanted is None else wanted & inner
+        note = ""
+        while True:
+            try:
+                prediction = self._predict(_Block(values, valid, wanted, kept), core, halo)
+            except torch.OutOfMemoryError as error:
+                note = self._shrink(core, halo, error)
+            else:
+                return Prediction(prediction.outputs, prediction.windows, prediction.seconds, note)
 
-    def _forward(self, values: list[NDArray[Any]], valid: list[NDArray[np.bool_]]) -> torch.Tensor:
-        """Class ids (batch_size, height, width) uint8 on the device."""
-        missing = self._batch_size - len(values)
-        pixels = torch.from_numpy(np.stack(values + [values[0]] * missing)).to(self._device)
-        real = torch.from_numpy(np.stack(valid + [valid[0]] * missing)).to(self._device).unsqueeze(1)
+    def _predict(self, block: "_Block", core: tuple[int, int], halo: int) -> Prediction:
+        core = core[0] // self._splits, core[1] // self._splits
+        device = self._forward.device
+        clock = _Clock(device)
+        source = _Source(block, device)
+        clock.lap("upload")
+        mosaic = Mosaic(
+            block.valid.shape, block.kept, block.wanted, self._settings, core=core, halo=halo, device=device
+        )
+        windows = mosaic.windows()
         with torch.inference_mode():
-            logits = self._model(self.normalize(pixels, real).contiguous(memory_format=torch.channels_last))
-            return logits.argmax(dim=1).to(torch.uint8)
+            for first in range(0, len(windows), self._batch_size):
+                batch = windows[first : first + self._batch_size]
+                self._run(mosaic, batch, *source.batch(batch, self._batch_size), halo)
+            clock.lap("forward")
+            outputs = mosaic.outputs()
+        clock.lap("download")
+        return Prediction(outputs, len(windows) * self._settings.views, clock.seconds)
 
-    def normalize(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Float32 with mean 0 and deviation 1; 0 where not valid (NaN included)."""
-        return torch.where(valid, (pixels.float() - self._mean) * self._scale, 0.0)
+    def _run(
+        self, mosaic: Mosaic, batch: Sequence[Window], pixels: torch.Tensor, valid: torch.Tensor, halo: int
+    ) -> None:
+        """Predict a batch of windows and hand what they give to the mosaic."""
+        settings, forward = self._settings, self._forward
+        if settings.blend != "crop":
+            mosaic.blend(batch, average_views(forward.logits, pixels, valid, settings.tta))
+        elif settings.tta != "none":
+            shares = _cropped(average_views(forward.logits, pixels, valid, settings.tta), halo)
+            mosaic.put_probabilities(batch, shares, shares.argmax(1).to(torch.uint8))
+        elif settings.products:
+            logits = _cropped(forward.logits(pixels, valid), halo)
+            # Of the logits, as without the products: rounding in the softmax may make ties.
+            mosaic.put_probabilities(batch, probabilities(logits), logits.argmax(1).to(torch.uint8))
+        else:
+            mosaic.put_classes(batch, forward.classes(pixels, valid, halo))
+
+    def _shrink(self, core: tuple[int, int], halo: int, error: torch.OutOfMemoryError) -> str:
+        """Halve the batch, or where it is one window already the core.
+
+        Returns:
+            What was done, for people.
+        """
+        if self._forward.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._batch_size > 1:
+            self._batch_size //= 2
+            return f"the GPU's memory ran out: going on with {self._batch_size} windows a batch"
+        smaller = core[0] // (2 * self._splits), core[1] // (2 * self._splits)
+        whole = all(side % (2 * self._splits) == 0 and side // (2 * self._splits) % self._stride == 0 for side in core)
+        # Blended windows cannot be cut: their weights reach over all of them.
+        if self._settings.blend != "crop" or not whole:
+            raise SegbatchError(
+                f"The device's memory does not hold a window of {core[0] // self._splits + 2 * halo} x "
+                f"{core[1] // self._splits + 2 * halo} pixels: lower the core or the halo."
+            ) from error
+        self._splits *= 2
+        return f"the GPU's memory ran out: going on with cores of {smaller[0]} x {smaller[1]}"
+
+
+def _cropped(image: torch.Tensor, halo: int) -> torch.Tensor:
+    """(batch, classes, height, width) without the halo."""
+    return image[:, :, halo : image.shape[2] - halo, halo : image.shape[3] - halo]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    values: NDArray[Any]
+    valid: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+    kept: Window
+
+
+class _Source:
+    """Cuts batches of windows out of a block.
+
+    A GPU gets the block once, since windows overlap; on the CPU windows are copied out of it.
+    """
+
+    def __init__(self, block: _Block, device: torch.device) -> None:
+        self._values, self._valid = block.values, block.valid
+        self._on_device: tuple[torch.Tensor, torch.Tensor] | None = None
+        if device.type != "cpu":
+            self._on_device = _upload(block.values, device), _upload(block.valid, device)
+
+    def batch(self, windows: Sequence[Window], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(size, bands, height, width) as stored and (size, 1, height, width) bool; a short batch is padded."""
+        padded = [*windows, *[windows[0]] * (size - len(windows))]
+        if self._on_device is None:
+            return (
+                torch.from_numpy(np.stack([self._values[:, *window.slices] for window in padded])),
+                torch.from_numpy(np.stack([self._valid[window.slices] for window in padded])).unsqueeze(1),
+            )
+        values, valid = self._on_device
+        return (
+            torch.stack([values[:, *window.slices] for window in padded]),
+            torch.stack([valid[window.slices] for window in padded]).unsqueeze(1),
+        )
+
+
+def _upload(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A copy on the device, by way of pinned memory: the driver copies from that without a detour of its own."""
+    like = torch.from_numpy(np.empty(0, array.dtype))
+    pinned = torch.empty(array.shape, dtype=like.dtype, pin_memory=True)
+    np.copyto(pinned.numpy(), array)
+    return pinned.to(device, non_blocking=True)
+
+
+class _Clock:
+    """Seconds between laps, with the device's queue run empty at each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

@@ -7,25 +7,27 @@ later stages pass on into the ledger: one bad scene never takes a run down.
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA, LabelMap
 from segbatch.errors import InputError, SceneReadError, SegbatchError
+from segbatch.inference.files import BlockWriter
 from segbatch.inference.ledger import LedgerRow, LedgerWriter
+from segbatch.inference.memory import resident_memory
 from segbatch.inference.plan import ScenePlan
-from segbatch.masks import write_block
+from segbatch.inference.settings import Settings
+from segbatch.masks import CLASS_MASK
 from segbatch.scenes import LabelReader, SceneReader, open_scene
 from segbatch.scenes.raster import small_cache
 from segbatch.scenes.scene import read_padded
 
-if TYPE_CHECKING:
-    from segbatch.inference.predictor import Prediction
+DEVICE_SECONDS = ("predict", "upload", "forward", "download")
+"""Stages of a block that the predicting process times."""
 
 _OPEN_SCENES = 4
 
@@ -39,6 +41,8 @@ class BlockPixels:
         block: Number of the block in the scene's grid.
         values: (bands, height, width) as stored; empty where there is nothing to predict.
         valid: (height, width) bool, True = a real pixel; likewise.
+        wanted: (rows, columns) bool of the pixels that the block owns, True = in the area of interest; None where
+            that is the whole scene.
         started: When reading began, in seconds since the epoch.
         seconds: By stage.
         error: Why the block could not be read, or None.
@@ -48,6 +52,7 @@ class BlockPixels:
     block: int
     values: NDArray[Any]
     valid: NDArray[np.bool_]
+    wanted: NDArray[np.bool_] | None
     started: float
     seconds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
@@ -60,20 +65,25 @@ class BlockMask:
     Args:
         scene: Index of the scene in the plan.
         block: Number of the block in the scene's grid.
-        mask: (height, width) uint8 class ids of the pixels that the block owns; empty where none is valid.
+        arrays: By name, `CLASS_MASK` and the products asked for: (height, width) or (classes, height, width) uint8 of
+            the pixels that the block owns; empty where none is predicted.
         windows: Windows run through the model.
         started: When reading began, in seconds since the epoch.
         seconds: By stage.
         error: Why the block failed, or None.
+        note: What had to be changed to fit the device's memory; empty if nothing.
+        memory: Bytes that the predicting process held when it was done.
     """
 
     scene: int
     block: int
-    mask: NDArray[np.uint8]
+    arrays: Mapping[str, NDArray[np.uint8]]
     windows: int
     started: float
     seconds: dict[str, float]
     error: str | None = None
+    note: str = ""
+    memory: int = 0
 
 
 class ReadStage:
@@ -90,19 +100,24 @@ class ReadStage:
         """Read block ``block`` of scene ``scene``; a damaged scene gives a block with an error."""
         started, clock = time.time(), time.perf_counter()
         plan = self._scenes[scene]
+        place = plan.grid[block]
         nothing = np.zeros((len(plan.bands), 0, 0), plan.info.dtype), np.zeros((0, 0), bool)
+        wanted = None if plan.area is None else plan.area.mask(place.owned)
         error = None
         try:
-            with small_cache():
-                reader = _open_cached(plan.info.uri, plan.info.nodata)
-                values, valid = read_padded(reader, plan.grid[block].read, plan.bands)
+            if wanted is None or wanted.any():
+                with small_cache():
+                    reader = _open_cached(plan.info.uri, plan.info.nodata)
+                    values, valid = read_padded(reader, place.read, plan.bands)
+                inside = valid[place.kept.slices]
+                if not (inside if wanted is None else inside & wanted).any():
+                    values, valid = nothing
+            else:
+                values, valid = nothing
         except SegbatchError as problem:
             _forget(plan.info.uri)
             (values, valid), error = nothing, str(problem)
-        halo = plan.grid.lattice.halo
-        if error is None and not valid[halo : valid.shape[0] - halo, halo : valid.shape[1] - halo].any():
-            values, valid = nothing
-        return BlockPixels(scene, block, values, valid, started, {"read": time.perf_counter() - clock}, error)
+        return BlockPixels(scene, block, values, valid, wanted, started, {"read": time.perf_counter() - clock}, error)
 
 
 class PredictStage:
@@ -111,77 +126,80 @@ class PredictStage:
     Args:
         scenes: The plan.
         bundle: Folder of the bundle.
-        batch_size: Windows a forward pass.
+        first: Index of the scene that comes first: the backend gets ready for its windows.
+        bundle: Folder of the bundle.
+        settings: How windows become class masks.
+        quantized: File of the int8 model, where the precision is int8.
         threads: Torch threads, or None to leave them as they are.
         device: Where the model runs.
     """
 
     def __init__(
-        self, scenes: Sequence[ScenePlan], bundle: str, batch_size: int, threads: int | None, device: str
+        self,
+        scenes: Sequence[ScenePlan],
+        first: int,
+        bundle: str,
+        settings: Settings,
+        quantized: str | None,
+        threads: int | None,
+        device: str,
     ) -> None:
         # Reading and writing workers import this module too, and torch would cost them seconds.
-        import torch
+        from segbatch.inference.load import load_predictor
 
-        from segbatch.inference.predictor import Predictor
-        from segbatch.models.bundle import load_bundle
-
-        # Ten bits less of a convolution would change class masks from one kind of GPU to another.
-        torch.backends.cudnn.allow_tf32 = False
-        if threads is not None:
-            torch.set_num_threads(threads)
         self._scenes = scenes
-        self._batch_size = batch_size
-        loaded = load_bundle(bundle)
-        self._predictor = Predictor(
-            loaded.model, loaded.card.mean, loaded.card.std, batch_size=batch_size, device=device
-        )
+        self._predictor = load_predictor(bundle, settings, quantized, threads, device)
+        plan = scenes[first]
+        self._predictor.prepare(len(plan.bands), plan.info.dtype, core=plan.core, halo=plan.grid.lattice.halo)
 
     def __call__(self, pixels: BlockPixels) -> BlockMask:
         """Predict a block."""
         waited = max(0.0, time.time() - pixels.started - pixels.seconds["read"])
         clock = time.perf_counter()
-        mask, windows, forward = np.zeros((0, 0), np.uint8), 0, 0.0
+        arrays: dict[str, NDArray[np.uint8]] = {CLASS_MASK: np.zeros((0, 0), np.uint8)}
+        seconds = {**pixels.seconds, "wait": waited, **dict.fromkeys(DEVICE_SECONDS, 0.0)}
+        windows, note = 0, ""
         if pixels.valid.size:
             plan = self._scenes[pixels.scene]
-            owned = plan.grid[pixels.block].owned
-            prediction = self._predict(pixels, plan)
-            # A copy lets go of the whole cores' array, of which border blocks own a part only.
-            mask = np.ascontiguousarray(prediction.mask[: owned.height, : owned.width])
-            windows, forward = prediction.windows, prediction.forward_seconds
-        seconds = {
-            **pixels.seconds,
-            "wait": waited,
-            "predict": time.perf_counter() - clock,
-            "forward": forward,
-        }
-        return BlockMask(pixels.scene, pixels.block, mask, windows, pixels.started, seconds, pixels.error)
-
-    def _predict(self, pixels: BlockPixels, plan: ScenePlan) -> "Prediction":
-        import torch
-
-        lattice = plan.grid.lattice
-        try:
-            return self._predictor.predict(pixels.values, pixels.valid, core=plan.core, halo=lattice.halo)
-        except torch.OutOfMemoryError as error:
-            raise SegbatchError(
-                f"The GPU's memory does not hold a batch of {self._batch_size} windows of {lattice.window_height} x "
-                f"{lattice.window_width} pixels: lower the batch size or the core."
-            ) from error
+            prediction = self._predictor.predict(
+                pixels.values,
+                pixels.valid,
+                core=plan.core,
+                halo=plan.grid.lattice.halo,
+                kept=plan.grid[pixels.block].kept,
+                wanted=pixels.wanted,
+            )
+            found = prediction.outputs
+            arrays = {
+                name: array
+                for name, array in (
+                    (CLASS_MASK, found.mask),
+                    ("confidence", found.confidence),
+                    ("probabilities", found.probabilities),
+                )
+                if array is not None
+            }
+            windows, note = prediction.windows, prediction.note
+            seconds |= prediction.seconds
+        seconds["predict"] = time.perf_counter() - clock
+        return BlockMask(
+            pixels.scene, pixels.block, arrays, windows, pixels.started, seconds, pixels.error, note, resident_memory()
+        )
 
 
 class WriteStage:
-    """Writes a block's shard, compares it with the label, and then writes its ledger row.
+    """Writes what is wanted of a block, compares it with the label, and then writes its ledger row.
 
     Args:
         scenes: The plan.
-        masks: Folder of the Zarr stores.
+        writer: Writes a block's files.
         ledger: Folder of the ledger.
         label_map: From label values to class ids.
     """
 
-    def __init__(self, scenes: Sequence[ScenePlan], masks: str, ledger: str, label_map: LabelMap) -> None:
+    def __init__(self, scenes: Sequence[ScenePlan], writer: BlockWriter, ledger: str, label_map: LabelMap) -> None:
         self._scenes = scenes
-        self._masks = Path(masks)
+        self._writer = writer
         self._ledger_folder = ledger
         self._ledger: LedgerWriter | None = None
         self._label_map = label_map
@@ -214,7 +232,7 @@ class WriteStage:
 
     def _write(self, plan: ScenePlan, predicted: BlockMask) -> LedgerRow:
         owned = plan.grid[predicted.block].owned
-        mask = predicted.mask
+        mask = predicted.arrays[CLASS_MASK]
         if not mask.size:
             mask = np.full((owned.height, owned.width), NODATA, np.uint8)
         label = None
@@ -224,7 +242,7 @@ class WriteStage:
                     label = reader.read(owned)
             except InputError as problem:  # it was there when the run began
                 raise SceneReadError(str(problem)) from problem
-        write_block(self._masks / f"{plan.id}.zarr", owned, mask)
+        self._writer.write(plan, predicted.block, {**predicted.arrays, CLASS_MASK: mask})
         return LedgerRow.of(
             plan.id,
             predicted.block,
@@ -234,6 +252,8 @@ class WriteStage:
             windows=predicted.windows,
             started=predicted.started,
             seconds=predicted.seconds,
+            note=predicted.note,
+            memory=predicted.memory,
         )
 
 

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
+from segbatch.inference.files import BlockWriter
 from segbatch.inference.plan import ScenePlan
+from segbatch.inference.settings import Settings
 from segbatch.inference.stages import PredictStage, ReadStage, WriteStage
 
 
@@ -18,19 +20,21 @@ class Work:
         scenes: The plan.
         pending: (blocks, 2) int64: index of the scene, number of the block.
         bundle: Folder of the bundle.
-        masks: Folder of the Zarr stores, whose templates are there.
+        files: Writes blocks; the stores' templates are there.
         ledger: Folder of the ledger.
         label_map: From label values to class ids.
-        batch_size: Windows a forward pass.
+        settings: How windows become class masks.
+        quantized: File of the int8 model, where the precision is int8.
     """
 
     scenes: tuple[ScenePlan, ...]
     pending: NDArray[np.int64]
     bundle: str
-    masks: str
+    files: BlockWriter
     ledger: str
     label_map: LabelMap
-    batch_size: int
+    settings: Settings
+    quantized: str | None = None
 
     def reader(self) -> ReadStage:
         """The first stage."""
@@ -38,8 +42,9 @@ class Work:
 
     def predictor(self, threads: int | None, device: str) -> PredictStage:
         """The second stage; loads the model."""
-        return PredictStage(self.scenes, self.bundle, self.batch_size, threads, device)
+        first = int(self.pending[0, 0])
+        return PredictStage(self.scenes, first, self.bundle, self.settings, self.quantized, threads, device)
 
     def writer(self) -> WriteStage:
         """The third stage."""
-        return WriteStage(self.scenes, self.masks, self.ledger, self.label_map)
+        return WriteStage(self.scenes, self.files, self.ledger, self.label_map)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -9,14 +10,16 @@ from typing import Any, Self
 from segbatch import __version__
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
+from segbatch.models.halo import HaloCurve
 from segbatch.scenes import SceneInfo
 
 CARD = "segbatch.json"
 _FILES = ("config.json", "model.safetensors", CARD)
 _FORMAT = 1
+_CURVE = "halo_curve"
 
 DEFAULT_HALO = 64
-"""Context in pixels that a card asks for; a fixed figure as long as training does not measure the model's own."""
+"""Context in pixels that a card asks for where the model's own was not measured."""
 
 
 def default_halo(stride: int) -> int:
@@ -35,11 +38,12 @@ class Card:
         mean: Of each band over the training scenes, in pixel values as stored.
         std: Likewise.
         stride: Sides of windows, cores and halos are multiples of this.
-        halo: Context pixels around a core.
+        halo: Context pixels around a core, where ``halo_curve`` does not tell better.
         label_map: From the values of the training labels to class ids; labels to evaluate against are read
             the same way unless something else is said.
         bands: 1-based numbers of the model's bands in the training scenes, where they were chosen; None for all.
         training: Where the model comes from and how good it was in validation; for people.
+        halo_curve: What halos of this model are worth; None where it was not measured.
     """
 
     classes: ClassTable
@@ -52,11 +56,13 @@ class Card:
     label_map: LabelMap
     bands: tuple[int, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict, compare=False)
+    halo_curve: HaloCurve | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         data = {"format": _FORMAT, "segbatch": __version__, **asdict(self), "classes": self.classes.to_json()}
         del data["label_map"]
+        data[_CURVE] = None if self.halo_curve is None else self.halo_curve.to_json()
         values = self.label_map.values
         data["label_values"] = None if values is None else {str(value): self.classes.names[i] for value, i in values}
         return data
@@ -84,7 +90,24 @@ class Card:
             label_map=LabelMap.from_names(data["label_values"], classes),
             bands=None if data["bands"] is None else tuple(int(band) for band in data["bands"]),
             training=dict(data["training"]),
+            # Cards from before there were curves have none.
+            halo_curve=None if data.get(_CURVE) is None else HaloCurve.from_json(data[_CURVE]),
         )
+
+    def auto_halo(self, tolerance: float, core: Callable[[int], tuple[int, int]]) -> int:
+        """The halo to take where the user leaves it to the bundle.
+
+        Where no measured halo is good enough, `halo` may still be larger than all of them: scenes that were too small
+        for large halos must not make it worse.
+
+        Args:
+            tolerance: Share of pixels that may differ from a prediction of the whole image.
+            core: Gives the (rows, columns) of a core that go with a halo.
+        """
+        if self.halo_curve is None:
+            return self.halo
+        found = self.halo_curve.smallest(tolerance, core)
+        return found if self.halo_curve.expected(found, core(found)) <= tolerance else max(found, self.halo)
 
     def select_bands(self, scene: SceneInfo, wanted: list[int | str] | None = None) -> tuple[int, ...]:
         """1-based numbers of the scene's bands in the order of the model's channels.
@@ -142,12 +165,32 @@ def read_card(folder: str | Path) -> Card:
         raise InputError(f"{folder / CARD} is not a bundle's card: {error}") from error
 
 
+def write_halo_curve(folder: str | Path, curve: HaloCurve) -> None:
+    """Put a curve on a bundle's card and leave all else in the bundle as it is.
+
+    An interruption leaves the older card or the new one.
+
+    Raises:
+        OSError: The bundle cannot be written to.
+    """
+    from segbatch.masks.staging import write_whole  # its room takes a while to import
+
+    path = Path(folder) / CARD
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data[_CURVE] = curve.to_json()
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
 def bundle_hash(folder: str | Path) -> str:
-    """Identifies what a bundle computes: its files without the card's account of the training."""
+    """Identifies what a bundle computes: its files without what the card tells of the training and of halos.
+
+    The halo curve changes no class mask by itself: the halo that was taken is part of a run's fingerprint. With it in
+    the hash, measuring it anew would cut off every run that was mapped with the bundle, whatever halo it took.
+    """
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         with open(Path(folder) / name, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     card = read_card(folder).to_json()
-    digest.update(json.dumps({k: v for k, v in card.items() if k not in ("training", "segbatch")}).encode())
+    digest.update(json.dumps({k: v for k, v in card.items() if k not in ("training", "segbatch", _CURVE)}).encode())
     return digest.hexdigest()

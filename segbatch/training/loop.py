@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.config import Model, Training
 from segbatch.evaluation import compute_metrics
+from segbatch.inference.calibration import calibrate_halo
 from segbatch.inference.predictor import Predictor
+from segbatch.inference.samples import Source
+from segbatch.models.allocator import keep_freed_memory
+from segbatch.models.backends.forward import Forward
 from segbatch.models.build import build_model, model_stride
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
 from segbatch.models.card import Card, default_halo
@@ -32,6 +36,9 @@ _STATE = "state.pt"
 _HISTORY = "history.json"
 _BUNDLE = "bundle"
 _SECONDS_BETWEEN_EVENTS = 5.0
+
+_CALIBRATION_PIXELS = 5_000_000
+"""Of validation scenes that measure the halo; about twice as many are run, some seconds on two cores."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +85,7 @@ def train_loop(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     tell: Callable[[dict[str, Any]], None] = config["tell"] if rank == 0 else lambda event: None
+    keep_freed_memory()
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.settings.seed)
     device = ray.train.torch.get_device()
@@ -102,20 +110,20 @@ def train_loop(config: dict[str, Any]) -> None:
     stride = model_stride(bare)
     halo = default_halo(stride)
     history: list[dict[str, Any]] = []
-    best: torch.nn.Module | None = None
+    bundle: Bundle | None = None
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             learner.load(Path(folder) / _STATE)
             history = json.loads((Path(folder) / _HISTORY).read_text())
-            best = load_bundle(Path(folder) / _BUNDLE).model
+            bundle = load_bundle(Path(folder) / _BUNDLE)
         tell({"kind": "resume", "epoch": len(history)})
     for epoch in range(len(history), job.settings.epochs):
         started = time.perf_counter()
         mean_loss, waited = _run_epoch(job, learner, epoch, rank, world, tell)
         trained = time.perf_counter()
         _share_buffers(learner.kept)
-        predictor = Predictor(learner.snapshot(), job.survey.mean, job.survey.std, device=device)
+        predictor = Predictor(Forward(learner.snapshot(), job.survey.mean, job.survey.std, device=device))
         confusion = _summed(
             validate(predictor, job.validate, job.label_map, stride=stride, halo=halo, part=(rank, world)), device
         )
@@ -132,23 +140,54 @@ def train_loop(config: dict[str, Any]) -> None:
             "train_seconds": trained - started,
             "validate_seconds": time.perf_counter() - trained,
         }
-        if best is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in history):
+        if bundle is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in history):
             best = learner.snapshot()
+        else:
+            best = bundle.model
         history.append(row)
-        card = Card(
-            classes=job.classes,
-            band_names=job.band_names,
-            bands=job.bands,
-            dtype=job.dtype,
-            mean=job.survey.mean,
-            std=job.survey.std,
-            stride=stride,
-            halo=halo,
-            label_map=job.label_map,
-            training={**max(history, key=lambda past: past["miou"] or 0), "history": history},
-        )
-        _report(learner, Bundle(best, card), history, rank, config["scratch"])
+        bundle = Bundle(best, _card(job, stride, halo, history))
+        _report(learner, bundle, history, rank, config["scratch"])
         tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs})
+    assert bundle is not None  # there is at least one epoch
+    # What a resumed worker finds decides for all of them alike: each that reports waits for the others.
+    if bundle.card.halo_curve is None:
+        if rank == 0:
+            bundle = _calibrated(bundle, job, device)
+        _report(learner, bundle, history, rank, config["scratch"])
+        tell(_halo_event(bundle.card))
+
+
+def _card(job: TrainingJob, stride: int, halo: int, history: list[dict[str, Any]]) -> Card:
+    """The card of the best epoch's model."""
+    return Card(
+        classes=job.classes,
+        band_names=job.band_names,
+        bands=job.bands,
+        dtype=job.dtype,
+        mean=job.survey.mean,
+        std=job.survey.std,
+        stride=stride,
+        halo=halo,
+        label_map=job.label_map,
+        training={**max(history, key=lambda past: past["miou"] or 0), "history": history},
+    )
+
+
+def _calibrated(bundle: Bundle, job: TrainingJob, device: torch.device) -> Bundle:
+    """The bundle with what halos are worth to its model, as far as the validation scenes can tell."""
+    card = bundle.card
+    curve = calibrate_halo(
+        Forward(bundle.model, card.mean, card.std, device=device),
+        [Source(scene.image, scene.nodata, scene.bands, scene.window) for scene in job.validate],
+        stride=card.stride,
+        pixels=_CALIBRATION_PIXELS,
+    )
+    return Bundle(bundle.model, replace(card, halo_curve=curve))
+
+
+def _halo_event(card: Card) -> dict[str, Any]:
+    curve = card.halo_curve
+    return {"kind": "halo", "halo": card.halo, "curve": None if curve is None else curve.to_json()}
 
 
 def _run_epoch(

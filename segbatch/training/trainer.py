@@ -1,6 +1,7 @@
 """The driver's side of training: survey the scenes, run the workers, keep the best bundle."""
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -76,6 +77,8 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
     Raises:
         TrainingError: Training failed and is not worth trying again.
     """
+    # It would tell what the listener is told.
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     with _relay(listener) as tell:
         trainer = ray.train.torch.TorchTrainer(
             train_loop,

@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.evaluation import confusion_matrix
-from segbatch.geometry import BlockGrid, Lattice, Window, balanced_core
+from segbatch.geometry import BlockGrid, Lattice, Window, fit_core
 from segbatch.inference.predictor import Predictor
 from segbatch.scenes import LabelReader, open_scene
 from segbatch.scenes.scene import read_padded
 from segbatch.training.survey import TrainingScene
 
-_CORE = 1024
+_WINDOW_PIXELS = 1152**2
+"""Most pixels of a window: the training's own state is in memory beside it."""
 
 
 def validate(
@@ -39,9 +40,7 @@ def validate(
     number = 0
     for scene in scenes:
         crop = scene.window
-        core = tuple(
-            balanced_core(side, max(1, _CORE // stride) * stride, stride) for side in (crop.height, crop.width)
-        )
+        core = fit_core(crop.width, crop.height, halo=halo, stride=stride, window_pixels=_WINDOW_PIXELS)
         lattice = Lattice(crop.width, crop.height, core[1], core[0], halo)
         with open_scene(scene.image, scene.nodata) as image, LabelReader(scene.label, label_map) as label:
             for block in BlockGrid(lattice, 1, 1):
@@ -49,7 +48,7 @@ def validate(
                 if number % part[1] != part[0]:
                     continue
                 values, valid = read_padded(image, _shifted(block.read, crop), scene.bands)
-                mask = predictor.predict(values, valid, core=(core[0], core[1]), halo=halo).mask
+                mask = predictor.predict(values, valid, core=core, halo=halo).mask
                 owned = block.owned
                 ids = label.read(_shifted(owned, crop))
                 ids[~valid[halo : halo + owned.height, halo : halo + owned.width]] = IGNORE_INDEX

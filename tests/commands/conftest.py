@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.predict import Request
+from segbatch.commands.request import Request
 from segbatch.config import Inference
 from segbatch.scenes import SceneRef
 

@@ -16,7 +16,7 @@ from segbatch.commands.evaluate import evaluate
 from segbatch.commands.folder import RunFolder
 from segbatch.errors import InputError
 from segbatch.geometry import Window
-from segbatch.masks import create_store, write_block, write_cog
+from segbatch.masks import CogSpec, Pyramid, create_store, write_block, write_cog, write_part
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -36,7 +36,9 @@ def write_mask(folder: Path, mask: NDArray[np.uint8]) -> tuple[str, str]:
     where: dict[str, Any] = {"classes": CLASSES, "crs": None, "transform": Affine.identity(), "pixel_size_um": None}
     create_store(store, width=width, height=height, shard=(height, width), chunk=(height, width), **where)
     write_block(store, Window(0, 0, width, height), mask)
-    write_cog(store, folder / "m.tif", overviews="nearest", **where)
+    pyramid = Pyramid(width, height, (height, width), resampling="nearest")
+    write_part(folder / "parts", pyramid, Window(0, 0, width, height), mask)
+    write_cog(folder / "parts", folder / "m.tif", pyramid, CogSpec.class_mask(CLASSES, None, Affine.identity(), None))
     return str(store), str(folder / "m.tif")
 
 

@@ -1,5 +1,6 @@
 """What `info` and `plan` tell."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,14 @@ import pytest
 from affine import Affine
 from numpy.typing import NDArray
 
-from segbatch.commands.inform import inform, plan_lines
-from segbatch.commands.predict import Request, plan, predict
+from segbatch.commands.forecast import forecast, plan_lines
+from segbatch.commands.inform import inform
+from segbatch.commands.plan import plan
+from segbatch.commands.predict import predict
+from segbatch.commands.request import Request
+from segbatch.commands.workers import local_workers
 from segbatch.errors import InputError
+from segbatch.models.profile import Profile, Speed, write_profile
 
 MakeRaster = Callable[..., str]
 Paint = Callable[..., NDArray[np.uint8]]
@@ -73,10 +79,27 @@ def test_what_is_nothing(tmp_path: Path) -> None:
 
 
 def test_a_plan_s_costs(scene: str, tmp_path: Path, make_request: Callable[..., Request]) -> None:
-    _, scenes, _ = plan(make_request(tmp_path / "run", {"a": scene}))
-    lines = dict(plan_lines(scenes, 2))
+    request = make_request(tmp_path / "run", {"a": scene}, inference={"batch_size": 2})
+    lines = dict(plan_lines(request, plan(request)))
     assert lines["cores"] == "64 x 64"
     assert lines["windows"].startswith("8,")  # 2 x 4 cores
     assert lines["waste"].startswith(f"{8 * 96 * 96 / (100 * 200):.2f} ")
     assert lines["model input"].startswith("2 x 0.01 Mpx")
     assert lines["class masks"] == "20 KB before compression"
+    assert lines["time"].startswith("not known yet")
+
+
+def test_a_forecast_knows_the_time_once_the_bundle_was_measured(
+    scene: str, tmp_path: Path, tiny_bundle: Path, make_request: Callable[..., Request]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    request = make_request(tmp_path / "run", {"a": scene}, bundle=bundle)
+    before = forecast(request, plan(request))
+    assert (before.seconds, before.basis) == (None, "")
+    write_profile(bundle, Profile(local_workers().device, 100.0, {"eager/float32": Speed(1.0, 0.0, 1.0)}))
+    after = forecast(request, plan(request))
+    assert after.costs == before.costs
+    assert after.actor_bytes < before.actor_bytes  # 100 bytes a pixel are less than what is taken where none is known
+    assert after.seconds is not None
+    assert after.seconds > after.costs.pixels_run / 1e6  # at a million pixels a second

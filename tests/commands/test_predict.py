@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, precision_recall_fscore_support
 
 from segbatch.classes import LabelMap
-from segbatch.commands.predict import Request, plan, predict, with_labels
+from segbatch.commands.plan import plan
+from segbatch.commands.predict import predict
+from segbatch.commands.request import Request, with_labels
 from segbatch.errors import InputError
 from segbatch.scenes import SceneRef
 
@@ -164,11 +166,11 @@ def test_labels_are_paired_in_order() -> None:
 
 
 def test_planning_writes_nothing(tmp_path: Path, scenes: dict[str, str], make_request: MakeRequest) -> None:
-    card, plans, label_map = plan(make_request(tmp_path / "run", scenes))
-    assert [p.id for p in plans] == list(scenes)
-    assert plans[0].core == (64, 64)
-    assert plans[0].grid.lattice.halo == card.halo == 16
-    assert label_map == LabelMap(4)
+    planned = plan(make_request(tmp_path / "run", scenes))
+    assert [p.id for p in planned.scenes] == list(scenes)
+    assert planned.scenes[0].core == (64, 64)
+    assert planned.scenes[0].grid.lattice.halo == planned.card.halo == 16
+    assert planned.label_map == LabelMap(4)
     assert not (tmp_path / "run").exists()
 
 

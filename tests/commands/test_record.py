@@ -14,9 +14,10 @@ from rasterio.crs import CRS
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder, write_json
-from segbatch.commands.predict import Request, predict
+from segbatch.commands.predict import predict
 from segbatch.commands.record import RunRecord, SceneRecord, pixel_area
 from segbatch.commands.report import report
+from segbatch.commands.request import Request
 from segbatch.errors import InputError
 from segbatch.scenes import SceneInfo, SceneRef
 

@@ -20,8 +20,10 @@ import yaml
 from numpy.typing import NDArray
 
 from segbatch.commands import predict as command
+from segbatch.commands import workers
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.predict import Request, predict
+from segbatch.commands.predict import predict
+from segbatch.commands.request import Request
 from segbatch.config import load_config
 from segbatch.errors import InputError
 from segbatch.inference.ledger import read_ledger
@@ -66,7 +68,7 @@ def test_a_finished_run_does_nothing_and_says_so(
 
     first = predict(make_request(tmp_path / "run", images))
     monkeypatch.setattr(command, "_engine", fail)
-    monkeypatch.setattr(command, "ray_session", fail)
+    monkeypatch.setattr(workers, "ray_session", fail)
     before = files_in(tmp_path / "run")
     capsys.readouterr()
     assert predict(make_request(tmp_path / "run", images, inference={"engine": "ray"})) == first

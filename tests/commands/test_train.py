@@ -29,6 +29,7 @@ from segbatch.cli import main
 from segbatch.commands.folder import RunFolder
 from segbatch.geometry import Window
 from segbatch.inference.predictor import Predictor
+from segbatch.models.backends.forward import Forward
 from segbatch.models.bundle import load_bundle
 from segbatch.training.survey import TrainingScene
 from segbatch.training.validation import validate
@@ -164,6 +165,8 @@ def test_training_leaves_a_bundle_that_has_learned(trained: Trained) -> None:
     card = load_bundle(trained.run / "bundle").card
     assert card.classes.names == ("dark", "bright")
     assert (card.dtype, card.stride) == ("uint8", 8)
+    assert card.halo_curve is not None
+    assert card.halo_curve.points[0][1] > card.halo_curve.points[-1][1]
     images = [np.asarray(_read(trained.config.parent / f"image{index}.tif"), np.float64) for index in range(2)]
     together = np.concatenate([image.reshape(3, -1) for image in images], axis=1)
     assert card.mean == pytest.approx(together.mean(axis=1))
@@ -209,6 +212,7 @@ def test_progress_is_said_epoch_by_epoch(trained: Trained) -> None:
         "epoch 2/3",
         "epoch 3/3",
     ]
+    assert lines[-2].startswith("share of pixels that differ from the whole image's, at cores of 1024 px: halo 8 px: ")
     assert "going on after" not in trained.said.text
     assert "Traceback" not in trained.said.text
 
@@ -268,12 +272,13 @@ def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained
     assert all(np.isfinite(row["loss"]) for row in record["training"]["history"])
     # Each worker validates a part: what they add up to is what the bundle does.
     bundle = load_bundle(run / "bundle")
+    assert bundle.card.halo_curve is not None
     folder = trained.config.parent
     scene = TrainingScene(
         "v", str(folder / "image2.tif"), str(folder / "label2.tif"), (1, 2, 3), Window(0, 0, WIDTH, HEIGHT), None
     )
     confusion = validate(
-        Predictor(bundle.model, bundle.card.mean, bundle.card.std), [scene], LabelMap(2), stride=8, halo=64
+        Predictor(Forward(bundle.model, bundle.card.mean, bundle.card.std)), [scene], LabelMap(2), stride=8, halo=64
     )
     assert confusion.sum() == HEIGHT * WIDTH
     accuracy = np.trace(confusion) / confusion.sum()

@@ -1,19 +1,30 @@
 """Blocks: what they own, what they read, how large they are."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.geometry import BlockGrid, Lattice, block_shape
+from segbatch.geometry import Block, BlockGrid, Lattice, Window, block_shape
 
 lattices = st.builds(
     Lattice, st.integers(1, 70), st.integers(1, 70), st.integers(1, 25), st.integers(1, 25), st.integers(0, 9)
 )
 grids = st.builds(BlockGrid, lattices, st.integers(1, 6), st.integers(1, 6))
+overlapping_grids = st.builds(
+    BlockGrid,
+    st.builds(
+        Lattice, st.integers(1, 70), st.integers(1, 70), st.integers(3, 25), st.integers(3, 25), st.integers(1, 30)
+    ),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.just(True),
+)
 
 
-@given(grids)
+@given(grids | overlapping_grids)
 def test_blocks_partition_the_scene(grid: BlockGrid) -> None:
     scene = grid.lattice.scene
     owners = np.zeros((scene.height, scene.width), int)
@@ -25,7 +36,7 @@ def test_blocks_partition_the_scene(grid: BlockGrid) -> None:
     assert (owners == 1).all()
 
 
-@given(grids)
+@given(grids | overlapping_grids)
 def test_every_block_starts_on_a_shard(grid: BlockGrid) -> None:
     for block in grid:
         assert block.owned.row_off == block.row * grid.block_height
@@ -70,6 +81,42 @@ def test_windows_do_not_depend_on_the_block_shape(lattice: Lattice, data: st.Dat
     assert sorted(run) == of_lattice
 
 
+def read_windows(grid: BlockGrid, block: Block) -> list[Window]:
+    """The cores of the windows that lie in what a block reads."""
+    lattice, cores = grid.lattice, block.read.buffered(-grid.lattice.halo)
+    return [
+        Window(col_off, row_off, lattice.core_width, lattice.core_height)
+        for row_off in range(cores.row_off, cores.row_end, lattice.core_height)
+        for col_off in range(cores.col_off, cores.col_end, lattice.core_width)
+    ]
+
+
+@given(overlapping_grids)
+def test_an_overlapping_block_runs_the_windows_that_touch_it(grid: BlockGrid) -> None:
+    lattice = grid.lattice
+    cores = [lattice.cores(row, col) for row in range(lattice.rows) for col in range(lattice.cols)]
+    for block in grid:
+        touching = [core for core in cores if core.buffered(lattice.halo).intersection(block.owned)]
+        assert read_windows(grid, block) == touching
+        assert grid.windows(block) == len(touching)
+
+
+@given(grids | overlapping_grids)
+def test_kept_pixels_are_those_that_the_block_owns(grid: BlockGrid) -> None:
+    for block in grid:
+        assert block.read.contains(block.owned)
+        back = block.kept.col_off + block.read.col_off, block.kept.row_off + block.read.row_off
+        assert Window(*back, block.kept.width, block.kept.height) == block.owned
+        assert grid.windows(block) == len(read_windows(grid, block))
+
+
+@given(overlapping_grids)
+def test_overlapping_changes_nothing_of_what_blocks_own(grid: BlockGrid) -> None:
+    plain = BlockGrid(grid.lattice, grid.block_rows, grid.block_cols)
+    assert [block.owned for block in plain] == [block.owned for block in grid]
+    assert all(wide.read.contains(block.read) for wide, block in zip(grid, plain, strict=True))
+
+
 def test_blocks_are_numbered_row_by_row() -> None:
     grid = BlockGrid(Lattice(width=50, height=30, core_width=10, core_height=10, halo=0), block_rows=2, block_cols=2)
     assert (grid.rows, grid.cols, len(grid)) == (2, 3, 6)
@@ -95,6 +142,25 @@ def test_block_shape_fits_the_budget_and_the_scene(lattice: Lattice, bytes_per_p
     # Largest: neither a row nor a column of cores more would fit.
     assert rows == lattice.rows or (rows + 1) * cols * core_bytes > budget
     assert cols == lattice.cols or rows * (cols + 1) * core_bytes > budget
+
+
+@given(lattices, st.integers(1, 8), st.integers(1, 20_000), st.sampled_from([2, 3, 16]))
+def test_sides_of_blocks_are_multiples(lattice: Lattice, bytes_per_pixel: int, budget: int, multiple: int) -> None:
+    shape = block_shape(lattice, bytes_per_pixel, budget, multiple)
+    sides = (lattice.core_height, lattice.rows), (lattice.core_width, lattice.cols)
+    core_bytes = lattice.core_width * lattice.core_height * bytes_per_pixel
+    least = [min(limit, multiple // math.gcd(core, multiple)) for core, limit in sides]
+    for count, (core, limit) in zip(shape, sides, strict=True):
+        assert 1 <= count <= limit
+        assert count == limit or count * core % multiple == 0
+    # The budget gives way to the multiple alone.
+    grown = [count > few for count, few in zip(shape, least, strict=True)]
+    assert not any(grown) or shape[0] * shape[1] * core_bytes <= budget
+    # Largest: not a multiple more would fit, in either direction.
+    for axis, (core, limit) in enumerate(sides):
+        more = list(shape)
+        more[axis] = min(limit, more[axis] + multiple // math.gcd(core, multiple))
+        assert shape[axis] == limit or more[0] * more[1] * core_bytes > budget
 
 
 @given(lattices, st.integers(1, 8))

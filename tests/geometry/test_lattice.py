@@ -1,11 +1,13 @@
-"""The lattice of cores and the choice of their side."""
+"""The lattice of cores and the choice of their sides."""
+
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.geometry import Lattice, Window, balanced_core
+from segbatch.geometry import Lattice, Window, fit_core
 
 lattices = st.builds(
     Lattice, st.integers(1, 70), st.integers(1, 70), st.integers(1, 25), st.integers(1, 25), st.integers(0, 9)
@@ -67,25 +69,60 @@ def test_sizes_without_sense_are_refused(sizes: tuple[int, int, int, int, int]) 
         Lattice(*sizes)
 
 
-@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 40))
-def test_balanced_core_is_the_smallest_side_of_the_fewest_cores(size: int, multiple: int, factor: int) -> None:
-    limit = multiple * factor
-    side = balanced_core(size, limit, multiple)
-    allowed = range(multiple, limit + 1, multiple)
-    fewest = min(-(-size // candidate) for candidate in allowed)
-    assert side in allowed
-    assert side == min(candidate for candidate in allowed if -(-size // candidate) == fewest)
-    assert fewest * side - size < fewest * multiple  # the overhang
+def candidates(side: int, stride: int) -> list[int]:
+    """Every core that the axis may be cut into: one for all of it, or any multiple of the alignment."""
+    align = math.lcm(stride, 512 if side >= 16384 else 64)
+    single = -(-side // stride) * stride
+    return [single, *range(align, single, align)]
 
 
-def test_balanced_core_splits_evenly() -> None:
-    assert balanced_core(6272, 1024, 32) == 896
-    assert balanced_core(100, 1024, 32) == 128
-    assert balanced_core(1024, 1024, 32) == 1024
-    assert balanced_core(1025, 1024, 32) == 544
+sides = st.integers(1, 3000) | st.integers(16_000, 40_000)
 
 
-@pytest.mark.parametrize(("limit", "multiple"), [(100, 32), (16, 32), (0, 32)])
-def test_balanced_core_refuses_a_limit_that_is_no_multiple(limit: int, multiple: int) -> None:
-    with pytest.raises(ValueError, match=f"limit {limit} .* {multiple}"):
-        balanced_core(500, limit, multiple)
+@given(sides, sides, st.sampled_from([1, 2, 8, 32, 48]), st.integers(0, 5), st.integers(1, 6_000_000))
+def test_no_core_is_cheaper_than_the_one_that_fits(
+    width: int, height: int, stride: int, halos: int, window_pixels: int
+) -> None:
+    halo = halos * stride
+    found = fit_core(width, height, halo=halo, stride=stride, window_pixels=window_pixels)
+    rows, cols = (np.array(candidates(side, stride)) for side in (height, width))
+    windows = (rows[:, None] + 2 * halo) * (cols[None, :] + 2 * halo)
+    fits = windows <= window_pixels
+    if not fits.any():
+        assert found == (rows.min(), cols.min())
+        return
+    run = np.where(fits, -(-height // rows[:, None]) * -(-width // cols[None, :]) * windows, np.iinfo(np.int64).max)
+    best = [(abs(rows[i] - cols[j]), rows[i], cols[j]) for i, j in np.argwhere(run == run.min())]
+    assert found == min(best)[1:]
+
+
+@given(sides, sides, st.sampled_from([8, 32]), st.integers(65_536, 6_000_000))
+def test_fitted_cores_cover_the_scene_evenly(width: int, height: int, stride: int, window_pixels: int) -> None:
+    rows, cols = fit_core(width, height, halo=64, stride=stride, window_pixels=window_pixels)
+    lattice = Lattice(width, height, cols, rows, 64)
+    for side, core, count in ((height, rows, lattice.rows), (width, cols, lattice.cols)):
+        align = stride if count == 1 else 512 if side >= 16_384 else 64
+        assert core % stride == core % align == 0
+        assert count * core >= side
+        assert count * core - side < count * align  # no core is larger than an even split needs
+
+
+def test_fitted_cores_waste_little() -> None:
+    for width, height in ((4928, 3072), (3072, 4928)):
+        rows, cols = fit_core(width, height, halo=64, stride=32, window_pixels=6_000_000)
+        assert (rows + 128) * (cols + 128) <= 6_000_000
+        assert Lattice(width, height, cols, rows, 64).waste <= 1.14
+
+
+@pytest.mark.parametrize(
+    ("size", "window_pixels", "expected"),
+    [
+        ((100, 40), 1 << 20, (64, 128)),  # one window, of whole strides
+        ((2048, 2048), 1 << 20, (704, 1024)),  # 3 x 2 windows beat 3 x 3
+        ((2048, 1024), 1152**2, (1024, 1024)),  # as many pixels as in 1 x 2 or 2 x 1 ways, and square
+        ((100_000, 100_000), 6_000_000, (2048, 2048)),  # aligned to 512
+        ((500, 500), 1, (64, 64)),  # nothing fits
+    ],
+)
+def test_fitted_cores_of_known_scenes(size: tuple[int, int], window_pixels: int, expected: tuple[int, int]) -> None:
+    assert fit_core(*size, halo=64, stride=32, window_pixels=window_pixels) == expected

@@ -1,7 +1,9 @@
 """The ledger: what is written is read back, and what a kill cut short is not."""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,11 @@ from sklearn.metrics import confusion_matrix
 from segbatch.inference.ledger import LedgerRow, LedgerWriter, forget_scenes, read_ledger
 
 
-def done(scene: str = "a", block: int = 0, **changes: object) -> LedgerRow:
+def done(scene: str = "a", block: int = 0, **changes: Any) -> LedgerRow:
     mask = np.array([[0, 1], [2, 255]], np.uint8)
     label = np.array([[0, 2], [255, 1]], np.uint8)
-    return LedgerRow.of(scene, block, mask, label, num_classes=3, windows=4, started=1.5, seconds={"read": 0.25})
+    counted: dict[str, Any] = {"num_classes": 3, "windows": 4, "started": 1.5, "seconds": {"read": 0.25}}
+    return LedgerRow.of(scene, block, mask, label, **(counted | changes))
 
 
 def failed(scene: str = "a", block: int = 0) -> LedgerRow:
@@ -54,10 +57,17 @@ def test_without_a_label_there_is_no_confusion() -> None:
     assert row.ignored_pixels == 0
 
 
-@pytest.mark.parametrize("row", [done(), failed()])
+@pytest.mark.parametrize("row", [done(), failed(), done(note="smaller cores", memory=2**33)])
 def test_rows_survive_json(row: LedgerRow) -> None:
     assert LedgerRow.from_json(row.to_json()) == row
     assert "\n" not in row.to_json()
+
+
+def test_what_a_row_may_lack() -> None:
+    """Notes and memory came later; ledgers without them are read."""
+    data = json.loads(done().to_json())
+    del data["note"], data["memory"]
+    assert LedgerRow.from_json(json.dumps(data)) == done()
 
 
 def test_writers_do_not_meet(tmp_path: Path) -> None:

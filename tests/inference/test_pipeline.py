@@ -1,35 +1,61 @@
 """The engine on Ray gives what the stages give by themselves, and says in a line what went wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 import ray.data
+import shapely
 from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
-from segbatch.errors import SegbatchError
+from segbatch.errors import InputError, SegbatchError
+from segbatch.inference.files import BlockWriter
+from segbatch.inference.finish import finish_scene
 from segbatch.inference.inline import run_inline
 from segbatch.inference.ledger import LedgerRow, read_ledger
-from segbatch.inference.pipeline import Pool, map_items, run_ray
+from segbatch.inference.pipeline import call_once, map_items, run_ray
 from segbatch.inference.plan import ScenePlan, plan_scene
+from segbatch.inference.pool import Bounds, Pool
+from segbatch.inference.settings import Settings
 from segbatch.inference.work import Work
-from segbatch.masks import create_store
+from segbatch.masks import create_store, read_window
 from segbatch.models.card import read_card
 from segbatch.scenes import SceneRef, open_scene
+from segbatch.scenes.area import SceneArea
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 POOL = Pool(min=1, max=1, cpus=0.5, use_gpu=False, threads=1)
+BOUNDS = Bounds(reads=2, bytes_in_flight=64 << 20)
+ALL = Settings(blend="hann", tta="flips", products=("confidence", "probabilities"), batch_size=2)
+"""Of everything something."""
+
+MakeScenes = Callable[..., tuple[ScenePlan, ...]]
 
 
 @pytest.fixture
-def scenes(
-    tmp_path: Path, make_raster: Callable[..., str], paint: Callable[..., NDArray[np.uint8]]
+def scenes(make_scenes: MakeScenes) -> tuple[ScenePlan, ...]:
+    return make_scenes(Settings())
+
+
+@pytest.fixture
+def make_scenes(tmp_path: Path, make_raster: Callable[..., str], paint: Callable[..., NDArray[np.uint8]]) -> MakeScenes:
+    """A function that plans a scene with an empty corner and a label, and one that is damaged in its last tiles."""
+    return lambda settings, area=None: plan_scenes(tmp_path, make_raster, paint, settings, area)
+
+
+def plan_scenes(
+    tmp_path: Path,
+    make_raster: Callable[..., str],
+    paint: Callable[..., NDArray[np.uint8]],
+    settings: Settings,
+    area: SceneArea | None,
 ) -> tuple[ScenePlan, ...]:
-    """A scene with an empty corner and a label, and one that is damaged in its last tiles."""
     images = {"good": paint(150, 200, 1), "cut": paint(140, 140, 2)}
     images["good"][:, :70, :70] = 0
     label = make_raster(tmp_path / "label.tif", np.random.default_rng(0).integers(0, 4, (150, 200), np.uint8))
@@ -42,11 +68,16 @@ def scenes(
         with open_scene(path) as reader:
             info = reader.info
         ref = SceneRef(name, path, label=label if name == "good" else None)
-        plans.append(plan_scene(ref, info, (1, 2, 3), stride=8, core=64, halo=16, block_bytes=64 * 64 * 3))
+        plan = plan_scene(
+            ref, info, (1, 2, 3), stride=8, core=64, halo=16, window_pixels=96 * 96, block_bytes=64 * 64 * 3,
+            settings=settings, num_classes=4, area=area,
+        )  # fmt: skip
+        plans.append(plan)
     return tuple(plans)
 
 
-def work_for(folder: Path, scenes: tuple[ScenePlan, ...], bundle: Path) -> Work:
+def work_for(folder: Path, scenes: tuple[ScenePlan, ...], bundle: Path, settings: Settings | None = None) -> Work:
+    settings = settings or Settings()
     (folder / "ledger").mkdir(parents=True)
     classes = read_card(bundle).classes
     for plan in scenes:
@@ -60,12 +91,14 @@ def work_for(folder: Path, scenes: tuple[ScenePlan, ...], bundle: Path) -> Work:
             crs=None,
             transform=plan.info.transform,
             pixel_size_um=None,
+            products=settings.products,
         )
+    files = BlockWriter(folder, ("cog", "zarr"), "mode", 4)
     pending = np.array([(i, b) for i, plan in enumerate(scenes) for b in range(len(plan.grid))], np.int64)
-    return Work(scenes, pending, str(bundle), str(folder), str(folder / "ledger"), LabelMap(4), 2)
+    return Work(scenes, pending, str(bundle), files, str(folder / "ledger"), LabelMap(4), settings)
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path) -> dict[str, bytes]:
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.endswith(".jsonl")}
 
@@ -74,15 +107,20 @@ def what(row: LedgerRow) -> tuple[object, ...]:
     return row.checksum, row.class_pixels, row.nodata_pixels, row.ignored_pixels, row.confusion, row.windows, row.error
 
 
+@pytest.mark.parametrize(
+    ("settings", "area", "actors"),
+    [(Settings(batch_size=2), None, 1), (ALL, SceneArea(shapely.to_wkb(shapely.box(50, 5, 139, 139))), 2)],
+)
 def test_ray_and_inline_give_the_same_bytes_and_rows(
-    tmp_path: Path, scenes: tuple[ScenePlan, ...], tiny_bundle: Path
+    tmp_path: Path, make_scenes: MakeScenes, tiny_bundle: Path, settings: Settings, area: SceneArea | None, actors: int
 ) -> None:
-    work = {name: work_for(tmp_path / name, scenes, tiny_bundle) for name in ("inline", "ray")}
+    scenes = make_scenes(settings, area)
+    work = {name: work_for(tmp_path / name, scenes, tiny_bundle, settings) for name in ("inline", "ray")}
     rows = {
         "inline": list(run_inline(work["inline"], "cpu")),
-        "ray": list(run_ray(work["ray"], Pool(min=1, max=2, cpus=0.5, use_gpu=False, threads=1))),
+        "ray": list(run_ray(work["ray"], replace(POOL, min=actors, max=actors), BOUNDS)),
     }
-    assert files(tmp_path / "inline") == files(tmp_path / "ray")
+    assert files_of(tmp_path / "inline") == files_of(tmp_path / "ray")
     by_block = {name: {(row.scene, row.block): row for row in found} for name, found in rows.items()}
     assert {key: what(row) for key, row in by_block["inline"].items()} == {
         key: what(row) for key, row in by_block["ray"].items()
@@ -94,18 +132,17 @@ def test_ray_and_inline_give_the_same_bytes_and_rows(
     assert failed
     assert {scene for scene, _ in failed} == {"cut"}
     for row in rows["ray"]:
-        assert set(row.seconds) == {"read", "wait", "predict", "forward", "write"}
+        assert set(row.seconds) == {"read", "wait", "predict", "upload", "forward", "download", "write"}
+        assert row.memory > 0 or row.error is not None
 
 
 def test_a_bundle_that_cannot_be_loaded_is_said_in_a_line(
     tmp_path: Path, scenes: tuple[ScenePlan, ...], tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     work = work_for(tmp_path / "run", scenes, tiny_bundle)
-    damaged = Work(
-        work.scenes, work.pending, str(tmp_path / "nowhere"), work.masks, work.ledger, work.label_map, work.batch_size
-    )
+    damaged = replace(work, bundle=str(tmp_path / "nowhere"))
     with pytest.raises(SegbatchError, match=r"The bundle .*nowhere does not exist\.$"):
-        list(run_ray(damaged, POOL))
+        list(run_ray(damaged, POOL, BOUNDS))
     assert "Traceback" not in "".join(capfd.readouterr())
     assert read_ledger(tmp_path / "run" / "ledger") == {}
 
@@ -116,8 +153,31 @@ def test_a_file_that_cannot_be_written_ends_the_run_in_a_line(
     work = work_for(tmp_path / "run", scenes, tiny_bundle)
     (tmp_path / "run" / "good.zarr" / "class_mask" / "c").write_bytes(b"in the way")
     with pytest.raises(SegbatchError, match=r"good\.zarr\S* cannot be written"):
-        list(run_ray(work, POOL))
+        list(run_ray(work, POOL, BOUNDS))
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_four_actors_and_another_order_change_no_byte(
+    tmp_path: Path, make_scenes: MakeScenes, tiny_bundle: Path
+) -> None:
+    scenes = make_scenes(ALL)[:1]
+    (scene,) = scenes
+    names = "class_mask", *ALL.products
+
+    def outcome(name: str, run: Callable[[Work], Any], seed: int | None) -> dict[str, Any]:
+        work = work_for(tmp_path / name, scenes, tiny_bundle, ALL)
+        pending = work.pending if seed is None else np.random.default_rng(seed).permutation(work.pending)
+        rows = sorted(run(replace(work, pending=pending)), key=lambda row: row.block)
+        everywhere = scene.info.window
+        arrays = {n: read_window(tmp_path / name / "good.zarr", everywhere, n).tobytes() for n in names}
+        assert finish_scene(scene, work.files, classes=read_card(tiny_bundle).classes, products=ALL.products) == ""
+        cogs = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.tif")}
+        assert len(cogs) == 3
+        return {"rows": [what(row) for row in rows], **arrays, **cogs}
+
+    expected = outcome("inline", lambda work: run_inline(work, "cpu"), None)
+    found = outcome("ray", lambda work: run_ray(work, replace(POOL, min=4, max=4), BOUNDS), 3)
+    assert found == expected
 
 
 def test_items_are_mapped_once_each() -> None:
@@ -132,3 +192,23 @@ def test_an_unexpected_error_is_told_by_its_last_line() -> None:
 
     with pytest.raises(SegbatchError, match=r"The work failed on Ray: ZeroDivisionError: item 5$"):
         list(map_items(fail, [5]))
+
+
+def test_a_function_is_called_once_in_a_worker() -> None:
+    assert call_once(lambda item: item + 1, 41, cpus=0.25, use_gpu=False) == 42
+
+
+def test_what_a_called_function_says_is_said() -> None:
+    def refuse(item: str) -> str:
+        raise InputError(f"{item} is not a bundle.")
+
+    with pytest.raises(InputError, match="^a is not a bundle.$"):
+        call_once(refuse, "a", cpus=0.25, use_gpu=False)
+
+
+def test_what_else_a_called_function_raises_is_told_in_a_line() -> None:
+    def fail(item: int) -> str:
+        raise ZeroDivisionError(f"item {item}")
+
+    with pytest.raises(SegbatchError, match=r"^The work failed on Ray: ZeroDivisionError: item 5$"):
+        call_once(fail, 5, cpus=0.25, use_gpu=False)

@@ -1,4 +1,4 @@
-"""The pool of actors: whatever the cluster, reads and writes have room and every actor can start."""
+"""The pool of actors and the blocks on their way: whatever the cluster, all have room and every actor can start."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.inference.pipeline import Pool, plan_pool
+from segbatch.inference.pool import Bounds, Pool, bound_blocks, plan_pool
 
 IO_TASK = 0.25
 """CPUs that one reading or writing task needs."""
@@ -44,6 +44,7 @@ def test_without_gpus_all_fits(
     assert pool.threads is not None
     assert 1 <= pool.threads <= node_cpus
     assert pool.threads * pool.max <= max(cpus, pool.max)
+    assert pool.calls == 1
 
 
 @given(
@@ -55,6 +56,7 @@ def test_each_gpu_has_its_actor(cpus: int, gpus: int, max_actors: int | None, bl
     assert pool.use_gpu
     assert pool.max * pool.cpus <= cpus - 2 * IO_TASK
     assert pool.threads is None
+    assert pool.calls == 2
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,51 @@ def test_one_block_on_many_small_nodes_can_start() -> None:
     """One actor for the whole cluster's cores would wait for ever."""
     assert plan(32, node_cpus=2, blocks=1) == Pool(1, 1, 1, False, 2)
     assert plan(32, node_cpus=2) == Pool(1, 16, 1, False, 2)
+
+
+pools = st.builds(
+    lambda most, gpu, cpus: Pool(1, most, cpus, gpu, None, 2 if gpu else 1),
+    st.integers(1, 16),
+    st.booleans(),
+    st.sampled_from([0.5, 1, 3]),
+)
+
+
+@given(
+    pool=pools,
+    cpus=st.integers(1, 64),
+    store_mb=st.integers(1, 1 << 16),
+    block_mb=st.integers(1, 4096),
+    more=st.integers(2, 8),
+)
+def test_blocks_on_their_way_fit_the_object_store(
+    pool: Pool, cpus: int, store_mb: int, block_mb: int, more: int
+) -> None:
+    def bounds(store: int = store_mb, block: int = block_mb) -> Bounds:
+        return bound_blocks(cpus=cpus, store_bytes=store << 20, block_bytes=block << 20, pool=pool)
+
+    found = bounds()
+    least = 4 * block_mb << 20
+    assert 1 <= found.reads <= max(cpus, pool.max + 1)
+    assert least <= found.bytes_in_flight <= max((store_mb << 20) // 2, least)
+    # What is being read has room beside as much again in each of the later stages.
+    assert found.reads == 1 or found.reads * least <= found.bytes_in_flight * 4
+    assert found.reads == 1 or found.reads * least <= (store_mb << 20) // 2
+    # A larger store never allows fewer blocks, nor larger blocks more of them.
+    assert bounds(store=more * store_mb).reads >= found.reads >= bounds(block=more * block_mb).reads
+    assert bounds(store=more * store_mb).bytes_in_flight >= found.bytes_in_flight
+
+
+@given(pool=pools, cpus=st.integers(1, 64), block_mb=st.integers(1, 256))
+def test_where_there_is_room_no_actor_waits(pool: Pool, cpus: int, block_mb: int) -> None:
+    found = bound_blocks(cpus=cpus, store_bytes=1 << 50, block_bytes=block_mb << 20, pool=pool)
+    assert found.reads == (cpus if pool.use_gpu else pool.max + 1)
+    blocks = found.bytes_in_flight / (block_mb << 20)
+    # As many as the actors take at a time, one waiting for each at least, and what is being read.
+    assert blocks >= (pool.calls + 1) * pool.max + found.reads
+
+
+def test_bounds_of_a_small_machine() -> None:
+    pool = plan(2)
+    assert bound_blocks(cpus=2, store_bytes=2 << 30, block_bytes=32 << 20, pool=pool) == Bounds(2, 7 * 32 << 20)
+    assert bound_blocks(cpus=2, store_bytes=64 << 20, block_bytes=32 << 20, pool=pool) == Bounds(1, 128 << 20)

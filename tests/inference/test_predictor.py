@@ -1,6 +1,7 @@
 """Windowed against whole-image prediction, bit for bit, with a network whose arithmetic is exact in float32."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA
-from segbatch.geometry import BlockGrid, Lattice
+from segbatch.errors import SegbatchError
+from segbatch.geometry import BlockGrid, Lattice, Window
 from segbatch.inference.predictor import Predictor
+from segbatch.inference.settings import Settings
+from segbatch.models.backends import eager
+from segbatch.models.backends.forward import Forward
 
 REACH = 8
 """Pixels that a class depends on, on each side: 1 (first) + 2 (strided) + 4 + 1 (last)."""
@@ -44,6 +49,10 @@ class IntegerNet(torch.nn.Module):
         return self.last(torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest"))
 
 
+def predictor_of(model: torch.nn.Module, settings: Settings | None = None, stride: int = STRIDE) -> Predictor:
+    return Predictor(Forward(model, (0.0, 0.0), (1.0, 1.0)), settings, stride)
+
+
 def random_scene(height: int, width: int, with_nodata: bool) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     rng = np.random.default_rng(height * width)
     values = rng.integers(0, 16, (2, height, width), dtype=np.uint8)
@@ -76,7 +85,7 @@ def windowed(
 ) -> NDArray[np.uint8]:
     """The scene by blocks, put together by hand."""
     height, width = valid.shape
-    predictor = Predictor(IntegerNet(), (0.0, 0.0), (1.0, 1.0), batch_size=batch_size)
+    predictor = predictor_of(IntegerNet(), Settings(batch_size=batch_size))
     grid = BlockGrid(Lattice(width, height, core[1], core[0], halo), *block)
     around = max(core) * max(block) + halo
     # Garbage beyond the scene: what is not valid must not matter.
@@ -130,7 +139,7 @@ def test_every_batch_has_one_shape_and_empty_windows_are_not_run() -> None:
     values, valid = random_scene(48, 64, False)
     valid[:, 32:] = False
     model = IntegerNet()
-    predictor = Predictor(model, (0.0, 0.0), (1.0, 1.0), batch_size=4)
+    predictor = predictor_of(model, Settings(batch_size=4))
     pad = ((8, 8), (8, 8))
     found = predictor.predict(np.pad(values, ((0, 0), *pad)), np.pad(valid, pad), core=(16, 16), halo=8)
     assert found.windows == 6
@@ -155,7 +164,7 @@ def test_pixels_of_every_type_are_normalised_on_the_device(dtype: str) -> None:
             return image
 
     mean, std = (10.0, 500.0), (3.0, 0.5)
-    Predictor(Spy(), mean, std).predict(values, valid, core=(16, 16), halo=0)
+    Predictor(Forward(Spy(), mean, std)).predict(values, valid, core=(16, 16), halo=0)
     expected = (values.astype(np.float64) - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
     assert seen[0].dtype == torch.float32
     np.testing.assert_allclose(seen[0][0].numpy(), np.where(valid, expected, 0), rtol=2e-6, atol=1e-3)
@@ -163,6 +172,109 @@ def test_pixels_of_every_type_are_normalised_on_the_device(dtype: str) -> None:
 
 
 def test_a_block_that_is_not_made_of_cores_is_refused() -> None:
-    predictor = Predictor(IntegerNet(), (0.0, 0.0), (1.0, 1.0))
+    predictor = predictor_of(IntegerNet())
     with pytest.raises(ValueError, match="not made of cores of 16 x 16"):
         predictor.predict(np.zeros((2, 40, 32), np.uint8), np.ones((40, 32), bool), core=(16, 16), halo=4)
+
+
+def test_kept_pixels_alone_are_given() -> None:
+    values, valid = random_scene(80, 96, False)
+    predictor = predictor_of(IntegerNet())
+    whole_block = predictor.predict(values, valid, core=(16, 16), halo=8)
+    kept = Window(29, 21, 40, 13)
+    part = predictor.predict(values, valid, core=(16, 16), halo=8, kept=kept)
+    np.testing.assert_array_equal(part.mask, whole_block.mask[13:26, 21:61])
+    assert (whole_block.windows, part.windows) == (20, 6)  # rows of cores 0 and 1, columns 1 to 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "functions"),
+    [
+        (Settings(), 1),
+        (Settings(products=("confidence",), batch_size=3), 1),
+        (Settings(blend="hann"), 1),
+        (Settings(tta="flips"), 1),
+        (Settings(tta="d4"), 2),  # windows on their side as well
+    ],
+)
+def test_what_is_prepared_is_what_is_used(monkeypatch: pytest.MonkeyPatch, settings: Settings, functions: int) -> None:
+    built = []
+
+    def build(*arguments: Any) -> Any:
+        built.append(arguments)
+        return eager.build(*arguments)
+
+    forward = Forward(IntegerNet(), (0.0, 0.0), (1.0, 1.0))
+    monkeypatch.setattr(forward, "_build", build)
+    predictor = Predictor(forward, settings, STRIDE)
+    predictor.prepare(2, "uint8", core=(16, 32), halo=8)
+    assert len(built) == 1
+    values, valid = random_scene(48, 48 + 32, False)
+    for _ in range(2):
+        predictor.predict(values, valid, core=(16, 32), halo=8)
+    assert len(built) == functions
+
+
+class Limited(torch.nn.Module):
+    """A network whose device holds ``limit`` pixels at the most."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.net, self.limit, self.refused = IntegerNet(), limit, 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if len(image) * image.shape[2] * image.shape[3] > self.limit:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return self.net(image)
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused", "note"),
+    [
+        (4 * 32 * 48, 0, ""),
+        (2 * 32 * 48, 1, "2 windows a batch"),
+        (1 * 32 * 48, 2, "1 windows a batch"),
+        (1 * 32 * 48 - 1, 3, "cores of 8 x 16"),
+        (20 * 24, 4, "cores of 4 x 8"),
+    ],
+)
+@pytest.mark.parametrize("settings", [Settings(batch_size=4), Settings(batch_size=4, products=("confidence",))])
+def test_a_full_device_gets_smaller_batches_and_then_smaller_cores(
+    settings: Settings, limit: int, refused: int, note: str
+) -> None:
+    values, valid = random_scene(80, 112, True)
+    expected = predictor_of(IntegerNet(), settings).predict(values, valid, core=(16, 32), halo=8)
+    model = Limited(limit)
+    predictor = predictor_of(model, settings)
+    found = predictor.predict(values, valid, core=(16, 32), halo=8)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.outputs.confidence, expected.outputs.confidence)
+    assert model.refused == refused
+    assert note in found.note
+    assert bool(found.note) == bool(note)
+    # Later blocks start with what was found, and there is nothing to tell any more.
+    again = predictor.predict(values[:, ::-1].copy(), valid[::-1].copy(), core=(16, 32), halo=8)
+    assert (model.refused, again.note) == (refused, "")
+    assert again.windows >= found.windows > 0
+
+
+@pytest.mark.parametrize("blend", ["hann", "gaussian"])
+def test_blended_windows_get_smaller_batches_alone(blend: Any) -> None:
+    values, valid = random_scene(80, 112, True)
+    settings = Settings(blend=blend, batch_size=4, products=("probabilities",))
+    expected = predictor_of(IntegerNet(), settings).predict(values, valid, core=(16, 32), halo=8)
+    found = predictor_of(Limited(32 * 48), settings).predict(values, valid, core=(16, 32), halo=8)
+    assert "1 windows a batch" in found.note
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.outputs.probabilities, expected.outputs.probabilities)
+    with pytest.raises(SegbatchError, match=r"does not hold a window of 32 x 48 pixels: lower the core or the halo"):
+        predictor_of(Limited(32 * 48 - 1), settings).predict(values, valid, core=(16, 32), halo=8)
+
+
+@pytest.mark.parametrize(("stride", "window"), [(2, "18 x 18"), (8, "24 x 24"), (16, "32 x 32")])
+def test_cores_stay_whole_strides(stride: int, window: str) -> None:
+    values, valid = random_scene(48, 48, False)
+    predictor = predictor_of(Limited(0), Settings(batch_size=2), stride)
+    with pytest.raises(SegbatchError, match=f"does not hold a window of {window} pixels: lower the core"):
+        predictor.predict(values, valid, core=(16, 16), halo=8)

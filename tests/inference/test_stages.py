@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import torch
 from affine import Affine
 from numpy.typing import NDArray
@@ -13,13 +14,18 @@ from numpy.typing import NDArray
 from segbatch.classes import NODATA, ClassTable, LabelMap
 from segbatch.errors import SegbatchError
 from segbatch.geometry import Window
+from segbatch.inference import stages
+from segbatch.inference.files import BlockWriter
 from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import ScenePlan, plan_scene
+from segbatch.inference.settings import Settings
 from segbatch.inference.work import Work
 from segbatch.masks import create_store, read_window
-from segbatch.models import bundle as bundles
+from segbatch.models.bundle import Bundle
 from segbatch.models.card import Card
 from segbatch.scenes import SceneRef, open_scene
+from segbatch.scenes.area import SceneArea
+from segbatch.scenes.scene import read_padded
 
 MakeRaster = Callable[..., str]
 
@@ -52,18 +58,29 @@ class IntegerNet(torch.nn.Module):
 def use_integer_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any bundle is the network whose arithmetic is exact, for two bands."""
     card = Card(CLASSES, ("", ""), "uint8", (0.0, 0.0), (1.0, 1.0), 2, 8, LabelMap(5))
-    monkeypatch.setattr(bundles, "load_bundle", lambda folder: bundles.Bundle(IntegerNet(2), card))
+    monkeypatch.setattr("segbatch.inference.load.load_bundle", lambda folder: Bundle(IntegerNet(2), card))
 
 
 def make_plan(image: str, name: str = "a", **changes: Any) -> ScenePlan:
     label, nodata, bands = changes.pop("label", None), changes.pop("nodata", None), changes.pop("bands", (1, 2))
     with open_scene(image, nodata) as reader:
         info = reader.info
-    settings: dict[str, Any] = {"stride": 2, "core": 16, "halo": 8, "block_bytes": 1 << 20}
+    settings: dict[str, Any] = {
+        "stride": 2,
+        "core": 16,
+        "halo": 8,
+        "window_pixels": 1 << 20,
+        "block_bytes": 1 << 20,
+        "settings": Settings(),
+        "num_classes": 5,
+    }
     return plan_scene(SceneRef(name, image, label=label), info, bands, **(settings | changes))
 
 
-def work_for(tmp_path: Path, *plans: ScenePlan, batch_size: int = 1, label_map: LabelMap | None = None) -> Work:
+def work_for(
+    tmp_path: Path, *plans: ScenePlan, settings: Settings | None = None, label_map: LabelMap | None = None
+) -> Work:
+    settings = settings or Settings()
     (tmp_path / "ledger").mkdir(parents=True, exist_ok=True)
     for plan in plans:
         create_store(
@@ -76,9 +93,11 @@ def work_for(tmp_path: Path, *plans: ScenePlan, batch_size: int = 1, label_map: 
             crs=plan.info.crs,
             transform=plan.info.transform,
             pixel_size_um=None,
+            products=settings.products,
         )
+    files = BlockWriter(tmp_path, ["zarr"], "mode", 5)
     pending = np.array([(i, b) for i, plan in enumerate(plans) for b in range(len(plan.grid))], np.int64)
-    return Work(plans, pending, "unused", str(tmp_path), str(tmp_path / "ledger"), label_map or LabelMap(5), batch_size)
+    return Work(plans, pending, "unused", files, str(tmp_path / "ledger"), label_map or LabelMap(5), settings)
 
 
 def run(work: Work) -> list[LedgerRow]:
@@ -117,7 +136,7 @@ def test_a_tiff_is_mapped_as_if_seen_whole(
     for number, (block_bytes, batch_size) in enumerate([(1, 1), (1 << 20, 1), (9_000, 3)]):
         plan = make_plan(image, core=core, halo=halo, block_bytes=block_bytes)
         out = tmp_path / str(number)
-        rows = run(work_for(out, plan, batch_size=batch_size))
+        rows = run(work_for(out, plan, settings=Settings(batch_size=batch_size)))
         found = mask_of(out, plan)
         np.testing.assert_array_equal(found, expected)
         sums.add(found.tobytes())
@@ -226,14 +245,100 @@ def test_too_little_gpu_memory_is_said_with_the_way_out(
     tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(make_raster(tmp_path / "a.tif", np.ones((2, 40, 40), np.uint8)))
-    work = work_for(tmp_path, plan, batch_size=4)
+    work = work_for(tmp_path, plan, settings=Settings(batch_size=4))
 
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(IntegerNet, "forward", fail)
-    with pytest.raises(SegbatchError, match="4 windows of 32 x 32 pixels: lower the batch size or the core"):
+    with pytest.raises(SegbatchError, match=r"does not hold a window of 18 x 18 pixels: lower the core or the halo"):
         run(work)
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_what_the_device_s_memory_made_change_is_in_the_ledger(
+    tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 60, 60), dtype=np.uint8)
+    plan = make_plan(make_raster(tmp_path / "a.tif", values), core=32, block_bytes=1)
+    work = work_for(tmp_path, plan, settings=Settings(batch_size=2))
+    expected = whole(values, np.ones((60, 60), bool))
+    plain = IntegerNet.forward
+
+    def limited(self: IntegerNet, image: torch.Tensor) -> torch.Tensor:
+        if len(image) * image.shape[2] > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return plain(self, image)
+
+    monkeypatch.setattr(IntegerNet, "forward", limited)
+    rows = run(work)
+    assert [row.note for row in rows] == ["the GPU's memory ran out: going on with cores of 16 x 16", "", "", ""]
+    assert [row.windows for row in rows] == [4] * 4
+    assert all(row.memory > 0 for row in rows)
+    np.testing.assert_array_equal(mask_of(tmp_path, plan), expected)
+
+
+def area_of(*boxes: tuple[float, float, float, float]) -> SceneArea:
+    return SceneArea(shapely.to_wkb(shapely.union_all([shapely.box(*box) for box in boxes])))
+
+
+@pytest.mark.usefixtures("use_integer_net")
+@pytest.mark.parametrize("settings", [Settings(), Settings(blend="hann", products=("confidence", "probabilities"))])
+def test_blocks_outside_the_area_are_neither_read_nor_predicted(
+    tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 96, 128), dtype=np.uint8)
+    image = make_raster(tmp_path / "a.tif", values)
+    area = area_of((3, 5, 28, 20), (90, 40, 101, 70))
+    plan = make_plan(image, core=32, block_bytes=1, settings=settings, area=area)
+    inside = np.zeros((96, 128), bool)
+    inside[5:20, 3:28] = inside[40:70, 90:101] = True
+    touched = [number for number, block in enumerate(plan.grid) if inside[block.owned.slices].any()]
+    assert touched == [0, 6, 7, 10, 11]
+    read = []
+
+    def spy(reader: Any, window: Window, bands: Any) -> Any:
+        read.append(window)
+        return read_padded(reader, window, bands)
+
+    monkeypatch.setattr(stages, "read_padded", spy)
+    rows = run(work_for(tmp_path / "part", plan, settings=settings))
+    assert read == [plan.grid[number].read for number in touched]
+    assert [row.block for row in rows if row.windows] == touched
+    assert sum(row.nodata_pixels for row in rows) == (~inside).sum()
+    everywhere = make_plan(image, core=32, block_bytes=1, settings=settings)
+    run(work_for(tmp_path / "whole", everywhere, settings=settings))
+    for name in ("class_mask", *settings.products):
+        found, full = (
+            read_window(tmp_path / folder / "a.zarr", Window(0, 0, 128, 96), name) for folder in ("part", "whole")
+        )
+        np.testing.assert_array_equal(found, np.where(inside, full, NODATA))
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_a_block_whose_area_has_no_valid_pixel_costs_no_forward(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.full((2, 40, 40), 7, np.uint8)
+    values[:, :20] = 0
+    image = make_raster(tmp_path / "a.tif", values, nodata=0)
+    plan = make_plan(image, core=64, area=area_of((0, 0, 40, 20)))
+    pixels = work_for(tmp_path, plan).reader()(0, 0)
+    assert pixels.values.shape == (2, 0, 0)
+    assert pixels.valid.shape == (0, 0)
+    (row,) = run(work_for(tmp_path, plan))
+    assert (row.windows, row.nodata_pixels) == (0, 1600)
+
+
+@pytest.mark.usefixtures("use_integer_net")
+def test_an_area_is_evaluated_alone(tmp_path: Path, make_raster: MakeRaster) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 40, 40), dtype=np.uint8)
+    label = np.random.default_rng(5).integers(0, 5, (40, 40)).astype(np.uint8)
+    images = make_raster(tmp_path / "a.tif", values), make_raster(tmp_path / "l.tif", label)
+    plan = make_plan(images[0], label=images[1], core=64, area=area_of((10, 0, 30, 40)))
+    (row,) = run(work_for(tmp_path, plan))
+    expected = np.zeros((5, 5), int)
+    np.add.at(expected, (label[:, 10:30], whole(values, np.ones((40, 40), bool))[:, 10:30]), 1)
+    np.testing.assert_array_equal(row.confusion, expected)
+    assert row.ignored_pixels == 0
 
 
 def test_georeferenced_stores_lie_where_the_scene_lies(tmp_path: Path, make_raster: MakeRaster) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from segbatch.classes import IGNORE_INDEX, NODATA, ClassTable, LabelMap
 from segbatch.geometry import Window
-from segbatch.masks import create_store, write_block, write_cog
+from segbatch.masks import CogSpec, Pyramid, create_store, write_block, write_cog, write_part
 from segbatch.report.figures import class_rgb, image_rgb, panel_png, scene_tiles, tile_uri
 from segbatch.scenes import Pixels
 
@@ -118,7 +118,9 @@ def test_zarr_and_cog_masks_give_one_picture(tmp_path, make_scene, random_ids):
         for col in (0, 128):
             part = mask[row : row + 128, col : col + 128]
             write_block(store, Window(col, row, part.shape[1], part.shape[0]), part)
-    write_cog(store, cog, overviews="nearest", **about)
+    pyramid = Pyramid(200, 150, (150, 200), resampling="nearest")
+    write_part(tmp_path / "parts", pyramid, Window(0, 0, 200, 150), mask)
+    write_cog(tmp_path / "parts", cog, pyramid, CogSpec.class_mask(CLASSES, None, Affine.identity(), None))
     for path in (store, cog):
         tile = scene_tiles(make_scene(mask, mask_path=str(path)), CLASSES, LABELS)[-1]
         assert tile.problem is None

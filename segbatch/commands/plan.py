@@ -1,0 +1,110 @@
+"""From a request to the plan of a mapping: scenes opened and checked, lattice and blocks laid over them."""
+
+from dataclasses import dataclass
+
+from segbatch.classes import LabelMap
+from segbatch.commands.choose import Choice, OpenScene, choose
+from segbatch.commands.request import Request
+from segbatch.commands.scenes import check_all, describe
+from segbatch.commands.workers import local_workers
+from segbatch.errors import InputError
+from segbatch.inference.plan import ScenePlan, check_sizes, plan_scene
+from segbatch.models.card import Card, read_card
+from segbatch.scenes import SceneRef, check_label
+from segbatch.scenes.aoi import aoi_in_pixels, read_aoi
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a mapping will do.
+
+    Args:
+        card: Of the bundle.
+        label_map: From label values to class ids.
+        choice: What is used where the request says auto.
+        scenes: How each scene is mapped.
+    """
+
+    card: Card
+    label_map: LabelMap
+    choice: Choice
+    scenes: tuple[ScenePlan, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A request whose scenes were opened and found to fit.
+
+    Args:
+        request: What to map.
+        card: Of the bundle.
+        label_map: From label values to class ids.
+        scenes: In the order of the request.
+    """
+
+    request: Request
+    card: Card
+    label_map: LabelMap
+    scenes: tuple[OpenScene, ...]
+
+    def lay_out(self, choice: Choice) -> Plan:
+        """Lay lattice and blocks over the scenes.
+
+        Raises:
+            InputError: Core or halo do not suit the model.
+        """
+        core, card = self.request.inference.core, self.card
+        scenes = tuple(
+            plan_scene(
+                scene.ref,
+                scene.info,
+                scene.bands,
+                stride=card.stride,
+                core=core,
+                halo=choice.halo,
+                window_pixels=choice.window_pixels,
+                block_bytes=choice.block_mb * 2**20,
+                settings=choice.settings,
+                num_classes=len(card.classes),
+                area=scene.area,
+            )
+            for scene in self.scenes
+        )
+        return Plan(card, self.label_map, choice, scenes)
+
+
+def open_request(request: Request) -> Opened:
+    """Open the scenes and refuse what does not fit. Reads no pixel of the images.
+
+    Raises:
+        InputError: A line for each scene that does not fit.
+    """
+    card = request.card or read_card(request.bundle)
+    label_map = request.label_map or card.label_map
+    if label_map.num_classes != len(card.classes):
+        raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
+    inference = request.inference
+    check_sizes(card.stride, inference.core, inference.halo, inference.blend)
+    aoi = None if inference.aoi is None else read_aoi(inference.aoi)
+
+    def check(ref: SceneRef) -> OpenScene:
+        info = describe(ref.image, request.nodata)
+        bands = card.select_bands(info, request.bands)
+        if ref.label is not None:
+            check_label(info, ref.label, label_map)
+        return OpenScene(ref, info, bands, None if aoi is None else aoi_in_pixels(aoi, info))
+
+    scenes = tuple(check_all(check, request.refs))
+    if aoi is not None and all(scene.area is not None and scene.area.is_empty for scene in scenes):
+        raise InputError(f"{inference.aoi} touches none of the scenes: are its coordinates theirs?")
+    return Opened(request, card, label_map, scenes)
+
+
+def plan(request: Request) -> Plan:
+    """What mapping would do on this machine, going by what is known of the bundle. Reads no pixel of the images.
+
+    Raises:
+        InputError: A line for each scene that does not fit.
+    """
+    opened = open_request(request)
+    return opened.lay_out(choose(request, opened.card, opened.scenes, local_workers(), None))

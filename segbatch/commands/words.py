@@ -1,0 +1,86 @@
+"""From the words on the command line to what a mapping is asked to do."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.request import Request, with_labels
+from segbatch.config import Inference, load_config, parse_section
+from segbatch.errors import InputError
+from segbatch.scenes.catalog import expand, with_unique_ids
+
+
+class Words(NamedTuple):
+    """What the command line says besides how to map."""
+
+    bundle: Path | None
+    images: list[str] | None
+    out: Path | None
+    labels: list[str] | None
+    bands: str | None
+    nodata: float | None
+    address: str | None
+    config: Path | None
+    overrides: list[str] | None
+    overwrite: bool
+
+
+def chosen_bands(text: str | None) -> list[int | str] | None:
+    """Bands by number or name, from a list with commas."""
+    return (
+        None if text is None else [int(band) if band.isdecimal() else band for band in map(str.strip, text.split(","))]
+    )
+
+
+def make_request(words: Words, inference: dict[str, Any], untrained: bool = False) -> Request:
+    """What to map: from a configuration, or from the words on the command line.
+
+    Args:
+        words: The command line's.
+        inference: Settings of the inference section; None for those that were not given.
+        untrained: Whether the configuration's model may be still to train.
+    """
+    given = {name: value for name, value in inference.items() if value is not None}
+    chosen = chosen_bands(words.bands)
+    if words.config is not None:
+        if words.images:
+            raise InputError("Give either scenes or --config, not both: a configuration lists its scenes.")
+        if words.out is not None or words.labels:
+            raise InputError(
+                f"{'--out' if words.out else '--label'} and --config exclude each other: change the configuration."
+            )
+        changes = {
+            **{f"inference.{name}": value for name, value in given.items()},
+            "scenes.bands": chosen,
+            "scenes.nodata": words.nodata,
+            "cluster.address": words.address,
+        }
+        pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
+        settings, card = load_config(str(words.config), [*(words.overrides or ()), *pairs]), None
+        if untrained and not RunFolder(Path(settings.output)).bundle.exists():
+            from segbatch.commands.train import untrained_card
+
+            card = untrained_card(settings)
+        return Request.from_config(settings, words.overwrite, words.bundle, card)
+    if words.bundle is None or not words.images:
+        raise InputError("Name a bundle and at least one scene, or give --config.")
+    if words.out is None:
+        raise InputError("Say where the class masks go with --out DIR.")
+    if words.overrides:
+        raise InputError("--set changes a configuration: it needs --config.")
+    section = parse_section(Inference, given, "the command line")
+    refs = with_labels(with_unique_ids([ref for image in words.images for ref in expand(image)]), words.labels or [])
+    return Request(
+        name=words.out.absolute().name,
+        folder=RunFolder(words.out),
+        bundle=words.bundle,
+        refs=refs,
+        bands=chosen,
+        nodata=words.nodata,
+        label_map=None,
+        inference=section,
+        address=words.address or "auto",
+        overwrite=words.overwrite,
+        config={"inference": section.model_dump(mode="json")},
+    )

@@ -1,0 +1,139 @@
+"""Who predicts in a run: processes, threads, devices; and what the device can hold."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from segbatch.commands.progress import say
+from segbatch.commands.request import Request
+from segbatch.config import Inference
+from segbatch.errors import InputError
+from segbatch.inference.memory import available_memory
+from segbatch.inference.pool import Pool, plan_pool
+from segbatch.inference.probe import Probe, run_probe
+from segbatch.models.profile import Profile, cpu_name
+from segbatch.runtime import Resources, ray_session
+
+_USUAL_GPU_BYTES = 16 * 2**30
+"""Memory of a GPU that cannot be asked from here."""
+
+_USUAL_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The predicting processes.
+
+    Args:
+        count: How many at a time.
+        threads: Torch threads of each; None for torch's own choice.
+        use_gpu: Whether each has a GPU.
+        device: Name of what each runs on, for profiles.
+        memory: Bytes that one of them may count on: of its GPU, or its share of what is free.
+    """
+
+    count: int
+    threads: int | None
+    use_gpu: bool
+    device: str
+    memory: int
+
+
+def inline_workers(inference: Inference) -> Workers:
+    """This process alone.
+
+    Raises:
+        InputError: A GPU is asked for and there is none.
+    """
+    use_gpu = False
+    if inference.use_gpu is not False:
+        import torch
+
+        use_gpu = torch.cuda.is_available()
+        if inference.use_gpu is True and not use_gpu:
+            raise InputError("use_gpu is true, but this machine has no GPU. Set it to auto or false.")
+        if use_gpu:
+            properties = torch.cuda.get_device_properties(0)
+            return Workers(1, None, True, properties.name, properties.total_memory)
+    return local_workers()
+
+
+def local_workers() -> Workers:
+    """This machine's processor, all of it for one process."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Workers(1, None, False, _processor(threads), available_memory() or _USUAL_BYTES)
+
+
+def ray_workers(inference: Inference, resources: Resources) -> Workers:
+    """The pool of actors that a cluster has room for.
+
+    Raises:
+        InputError: GPUs are asked for and there are none.
+    """
+    use_gpu = resources.wants_gpu(inference.use_gpu)
+    pool = pool_for(inference, resources, use_gpu, blocks=2**31)
+    if use_gpu:
+        return Workers(pool.max, None, True, resources.accelerator or "GPU", _USUAL_GPU_BYTES)
+    threads = pool.threads or 1
+    return Workers(pool.max, threads, False, _processor(threads), (available_memory() or _USUAL_BYTES) // pool.max)
+
+
+def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: int) -> Pool:
+    """How many actors a cluster gets for so many blocks; see `plan_pool`."""
+    return plan_pool(
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        node_cpus=resources.node_cpus,
+        use_gpu=use_gpu,
+        min_actors=inference.actors.min,
+        max_actors=inference.actors.max,
+        blocks=blocks,
+    )
+
+
+def _processor(threads: int) -> str:
+    return f"{cpu_name()}, {threads} threads"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crew:
+    """Who does the work.
+
+    Args:
+        resources: What the Ray cluster has; None for this process alone.
+        workers: The predicting processes.
+        measure: Runs a probe where they run.
+    """
+
+    resources: Resources | None
+    workers: Workers
+    measure: Callable[[Probe], Profile]
+
+
+def find_crew(request: Request, stack: ExitStack) -> Crew:
+    """Join or start Ray where the request's engine is Ray; ``stack`` leaves it again.
+
+    Raises:
+        InputError: GPUs are asked for and there are none.
+    """
+    inference = request.inference
+    if inference.engine == "inline":
+        return Crew(None, inline_workers(inference), _measured(run_probe))
+    resources = stack.enter_context(ray_session(request.address))
+    workers = ray_workers(inference, resources)
+
+    def measure(probe: Probe) -> Profile:
+        from segbatch.inference.pipeline import call_once
+
+        return call_once(run_probe, probe, cpus=workers.threads or 1, use_gpu=workers.use_gpu)
+
+    return Crew(resources, workers, _measured(measure))
+
+
+def _measured(measure: Callable[[Probe], Profile]) -> Callable[[Probe], Profile]:
+    def say_and_measure(probe: Probe) -> Profile:
+        say(f"Looking for the fastest backend on {probe.device_name} (once for this bundle)")
+        return measure(probe)
+
+    return say_and_measure

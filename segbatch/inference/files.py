@@ -1,0 +1,119 @@
+"""The files of a scene's class mask and products: where they are, and what a write task leaves of a block.
+
+A block leaves one shard in each array of the Zarr store and, where COGs are wanted, one part of each COG: its tiles,
+compressed already.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbatch.classes import NODATA
+from segbatch.errors import SegbatchError
+from segbatch.inference.plan import ScenePlan
+from segbatch.masks import CLASS_MASK, PROBABILITIES, Pyramid, part_path, write_block, write_part
+from segbatch.masks.pyramid import Resampling
+
+Format = Literal["cog", "zarr"]
+Overviews = Literal["mode", "nearest"]
+
+_PARTS = ".parts"
+"""Folder of what COGs are put together from. Hidden: it goes when they are done."""
+
+
+def store_path(masks: Path, scene_id: str) -> Path:
+    """The Zarr store of a scene."""
+    return masks / f"{scene_id}.zarr"
+
+
+def cog_path(masks: Path, scene_id: str, name: str = CLASS_MASK) -> Path:
+    """The COG of a scene's class mask or of one of its products, which have folders of their own."""
+    return masks / f"{scene_id}.tif" if name == CLASS_MASK else masks / name / f"{scene_id}.tif"
+
+
+def parts_path(masks: Path, scene_id: str, name: str = CLASS_MASK) -> Path:
+    """Folder of the parts of a COG."""
+    return masks / _PARTS / scene_id / name
+
+
+def has_parts(masks: Path, scene_id: str) -> bool:
+    """Whether there is anything left that the COGs of a scene are put together from."""
+    return (masks / _PARTS / scene_id).exists()
+
+
+def drop_parts(masks: Path, scene_id: str) -> None:
+    """Remove what the COGs of a scene were put together from."""
+    shutil.rmtree(masks / _PARTS / scene_id, ignore_errors=True)
+    with suppress(OSError):  # there are other scenes' parts in it, or no folder
+        (masks / _PARTS).rmdir()
+
+
+@lru_cache(maxsize=256)
+def pyramid(
+    width: int, height: int, block: tuple[int, int], bands: int = 1, resampling: Resampling = "mode"
+) -> Pyramid:
+    """A `Pyramid`, made once: finding its tiles takes longer than a small block's part."""
+    return Pyramid(width, height, block, bands, resampling)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWriter:
+    """Writes what is wanted of a block; the same bytes each time.
+
+    Args:
+        masks: Folder of the class masks, whose stores are there.
+        formats: Files wanted of each scene.
+        overviews: How the overviews of class masks are made.
+        num_classes: Number of classes.
+    """
+
+    masks: Path
+    formats: Sequence[Format]
+    overviews: Overviews
+    num_classes: int
+
+    def write(self, scene: ScenePlan, number: int, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Write a block.
+
+        Args:
+            scene: The scene's plan.
+            number: Of the block.
+            arrays: By name: pixels that the block owns, (height, width) or (classes, height, width) uint8.
+
+        Raises:
+            SegbatchError: A file cannot be written.
+        """
+        owned = scene.grid[number].owned
+        for name, pixels in arrays.items():
+            write_block(store_path(self.masks, scene.id), owned, pixels, name)
+            if "cog" in self.formats:
+                self.write_part(scene, number, name, pixels)
+
+    def write_part(self, scene: ScenePlan, number: int, name: str, pixels: NDArray[np.uint8]) -> None:
+        """Write a block's part of a COG; blocks of nodata have none, and one that was there is removed."""
+        folder, block = parts_path(self.masks, scene.id, name), scene.grid[number]
+        if (pixels != NODATA).any():
+            write_part(folder, self.pyramid(scene, name), block.owned, pixels)
+            return
+        stale = part_path(folder, block.row, block.col)
+        try:
+            stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise SegbatchError(f"{stale} cannot be removed: {error.strerror or error}.") from error
+
+    def pyramid(self, scene: ScenePlan, name: str) -> Pyramid:
+        """Tiles and overview levels of a COG."""
+        return pyramid(
+            scene.info.width,
+            scene.info.height,
+            scene.shard,
+            self.num_classes if name == PROBABILITIES else 1,
+            self.overviews if name == CLASS_MASK else "average",
+        )

@@ -1,0 +1,89 @@
+"""Who predicts, and how many blocks may be on their way: arithmetic over what a cluster has."""
+
+import math
+from dataclasses import dataclass
+
+_CALLS_ON_A_GPU = 2
+"""While one block is on the GPU, the next is unpacked and the one before packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The pool of predicting actors.
+
+    Args:
+        min: Actors kept at all times.
+        max: Most actors at a time.
+        cpus: CPUs that each reserves.
+        use_gpu: Whether each has a GPU.
+        threads: Torch threads of each, or None for torch's own choice.
+        calls: Blocks that each takes at a time; see `segbatch.inference.pipeline`.
+    """
+
+    min: int
+    max: int
+    cpus: float
+    use_gpu: bool
+    threads: int | None
+    calls: int = 1
+
+
+def plan_pool(
+    *, cpus: int, gpus: int, node_cpus: int, use_gpu: bool, min_actors: int, max_actors: int | None, blocks: int
+) -> Pool:
+    """How many actors, and how the cores are shared among them.
+
+    With GPUs there is an actor for each; without, one for each four cores (or node, where nodes are smaller),
+    and the cores are shared among them. Some CPU is always left to the tasks that read and write.
+
+    Args:
+        cpus: CPUs of the cluster.
+        gpus: GPUs of the cluster.
+        node_cpus: CPUs of the node that has most: an actor that reserves more would never start.
+        use_gpu: Whether actors get a GPU each.
+        min_actors: Actors kept at all times.
+        max_actors: Most actors at a time, or None for as many as there is room for.
+        blocks: Blocks to map: more actors than blocks would idle.
+    """
+    room = gpus if use_gpu else max(1, cpus // min(4, node_cpus))
+    most = max(1, min(max_actors or max(room, min_actors), blocks))
+    least = min(min_actors, most)
+    if use_gpu:
+        return Pool(least, most, min(0.5, cpus / (2 * most)), True, None, _CALLS_ON_A_GPU)
+    reserved = min(_without_io(cpus) / most, _without_io(node_cpus))
+    threads = max(1, min(cpus // most, node_cpus))
+    return Pool(least, most, int(reserved) if reserved >= 1 else math.floor(reserved * 1e4) / 1e4, False, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many blocks may be on their way at a time.
+
+    Args:
+        reads: Read tasks at a time.
+        bytes_in_flight: Pixels and class masks in Ray's object store.
+    """
+
+    reads: int
+    bytes_in_flight: int
+
+
+def bound_blocks(*, cpus: int, store_bytes: int, block_bytes: int, pool: Pool) -> Bounds:
+    """Enough blocks on their way that no actor waits for one, and no more than the object store holds.
+
+    Args:
+        cpus: CPUs of the cluster.
+        store_bytes: Size of Ray's object store, over all nodes.
+        block_bytes: Pixels and masks of a block.
+        pool: Who predicts.
+    """
+    room = store_bytes // 2
+    reads = max(1, min(cpus if pool.use_gpu else pool.max + 1, room // (4 * block_bytes)))
+    # Of each actor one block in work and two waiting, of each read one, and the class masks on their way out.
+    wanted = ((2 + pool.calls) * pool.max + reads + 2) * block_bytes
+    return Bounds(reads, max(min(wanted, room), 4 * block_bytes))
+
+
+def _without_io(cpus: int) -> float:
+    """What actors may reserve of ``cpus``; the rest is for reading and writing."""
+    return max(0.5, cpus - max(1, cpus // 8))

@@ -1,0 +1,120 @@
+"""A model ready to predict windows on a device, whatever runs it."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from segbatch.errors import InputError
+from segbatch.models.backends.mapper import Mapper
+
+Function = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From (pixels, valid) to logits or class ids, as `Mapper.forward`."""
+
+_MODULES = {
+    "eager": "segbatch.models.backends.eager",
+    "compile": "segbatch.models.backends.compiled",
+    "openvino": "segbatch.models.backends.openvino",
+    "onnx": "segbatch.models.backends.onnx",
+    "tensorrt": "segbatch.models.backends.tensorrt",
+}
+
+
+class UnsupportedError(InputError):
+    """The backend does not take this model. Trying again would end the same, unlike with a package that is missing."""
+
+
+class Builder(Protocol):
+    """What a backend's module offers under the name ``build``."""
+
+    def __call__(
+        self, mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: str, quantized: str | None
+    ) -> Function:
+        """Make a function for inputs of exactly these shapes and types.
+
+        Args:
+            mapper: The network, on its device, in evaluation mode.
+            pixels: An example of the first input, on the device.
+            valid: An example of the second.
+            precision: Of the arithmetic.
+            quantized: For int8, the file that `segbatch.models.backends.quantize` has written.
+
+        Raises:
+            UnsupportedError: The backend does not take the model.
+            InputError: It is not installed, or does not take the device or the precision.
+        """
+        ...
+
+
+class Forward:
+    """Runs a model on windows of pixels as stored.
+
+    For every shape that it meets it builds a function once: windows have one shape in a whole run.
+
+    Args:
+        model: Takes (batch, bands, height, width) float32, gives logits (batch, classes, height, width).
+        mean: Of each band, in pixel values.
+        std: Likewise.
+        device: Where the model runs.
+        backend: What runs it; one of `segbatch.models.backends.BACKENDS`.
+        precision: One of `segbatch.models.backends.PRECISIONS`.
+        quantized: For int8, the file that `segbatch.models.backends.quantize` has written.
+
+    Raises:
+        InputError: The backend is not installed.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        device: torch.device | str = "cpu",
+        backend: str = "eager",
+        precision: str = "float32",
+        quantized: str | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self._model = model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._mean, self._std = tuple(mean), tuple(std)
+        self._precision = precision
+        self._quantized = quantized
+        self._build: Builder = importlib.import_module(_MODULES[backend]).build
+        self._functions: dict[tuple[object, ...], Function] = {}
+
+    def classes(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int) -> torch.Tensor:
+        """Class ids (batch, height - 2 * margin, width - 2 * margin) uint8 on the device; see `Mapper.forward`."""
+        return self._run(pixels, valid, margin)
+
+    def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, classes, height, width) float32 on the device; see `Mapper.forward`."""
+        return self._run(pixels, valid, None)
+
+    def prepare(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int | None) -> Function:
+        """The function for inputs like these, built at the first call.
+
+        Args:
+            pixels: An example of the first input.
+            valid: An example of the second.
+            margin: For class ids; None for logits.
+        """
+        key = (tuple(pixels.shape), pixels.dtype, margin)
+        if key not in self._functions:
+            mapper = Mapper(self._model, self._mean, self._std, margin).to(self.device).eval()
+            with torch.inference_mode():
+                self._functions[key] = self._build(mapper, pixels, valid, self._precision, self._quantized)
+        return self._functions[key]
+
+    def _run(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int | None) -> torch.Tensor:
+        function = self.prepare(pixels, valid, margin)
+        with torch.inference_mode():
+            return function(pixels, valid)
+
+
+def missing(backend: str, package: str, extra: str) -> InputError:
+    """The error of a backend whose package is not installed."""
+    return InputError(
+        f"The backend {backend} needs {package}, which is not installed: pip install 'segbatch[{extra}]'."
+    )

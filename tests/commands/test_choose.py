@@ -1,0 +1,185 @@
+"""What a run uses where its settings say auto, and that it keeps it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from segbatch.commands.choose import Choice, OpenScene, choose, with_wishes
+from segbatch.commands.plan import open_request
+from segbatch.commands.predict import predict
+from segbatch.commands.request import Request
+from segbatch.commands.workers import Workers
+from segbatch.errors import InputError
+from segbatch.inference.probe import Probe
+from segbatch.inference.settings import Settings
+from segbatch.models.card import read_card
+from segbatch.models.halo import HaloCurve
+from segbatch.models.profile import FAILED, Profile, Speed
+from segbatch.scenes import SceneInfo
+
+MakeRequest = Callable[..., Request]
+CPU = Workers(count=1, threads=2, use_gpu=False, device="a processor, 2 threads", memory=2**34)
+GPU = replace(CPU, use_gpu=True, device="a GPU", memory=2**36)
+SPEEDS = {
+    "eager/float32": Speed(2.0, 0.0, 1.0),
+    "eager/bf16": Speed(4.0, 0.0, 0.9995),
+    "openvino/bf16": Speed(5.0, 4.0, 0.9992),
+    "compile/float32": Speed(9.0, 60.0, 0.99999),
+    "onnx/float32": Speed(50.0, 0.0, 0.9),
+    "openvino/float32": FAILED,
+}
+
+
+@pytest.fixture
+def large(make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., str]) -> Callable[..., Choice]:
+    """A function that chooses for a scene said to be of 20,000 x 20,000 pixels; its file is small."""
+    path = make_raster(tmp_path / "a.tif", np.ones((3, 64, 64), np.uint8))
+
+    def run(
+        workers: Workers = CPU,
+        speeds: dict[str, Speed] | None = None,
+        side: int = 20_000,
+        asked: list[Probe] | None = None,
+        **inference: Any,
+    ) -> Choice:
+        request = make_request(tmp_path / "run", {"a": path}, inference={"core": "auto", **inference})
+        opened = open_request(request)
+        scene = opened.scenes[0]
+        info = replace(scene.info, width=side, height=side)
+
+        def measure(probe: Probe) -> Profile:
+            if asked is not None:
+                asked.append(probe)
+            return Profile(workers.device, 400.0, SPEEDS if speeds is None else speeds)
+
+        return choose(request, opened.card, [replace(scene, info=info)], workers, measure)
+
+    return run
+
+
+def test_a_long_run_takes_the_fastest_backend_that_agrees(large: Callable[..., Choice]) -> None:
+    choice = large(side=40_000)
+    assert (choice.settings.backend, choice.settings.precision) == ("compile", "float32")
+    assert choice.agreement == 0.99999
+
+
+def test_the_time_to_get_ready_counts(large: Callable[..., Choice]) -> None:
+    choice = large(side=9_000)  # 81 Mpx: 20 s for eager bf16, 9 s and a minute for the compiled one
+    assert (choice.settings.backend, choice.settings.precision) == ("openvino", "bf16")
+
+
+def test_a_short_run_is_not_probed(large: Callable[..., Choice]) -> None:
+    asked: list[Probe] = []
+    choice = large(side=4_000, asked=asked)
+    assert not asked
+    assert (choice.settings.backend, choice.settings.precision) == ("eager", "float32")
+    assert choice.agreement is None
+
+
+def test_agreement_is_required(large: Callable[..., Choice]) -> None:
+    strict = large(min_agreement=0.9999)
+    assert (strict.settings.backend, strict.settings.precision) == ("compile", "float32")
+    loose = large(min_agreement=0.5)
+    assert loose.settings.backend == "onnx"
+
+
+def test_names_are_obeyed_and_their_agreement_noted(large: Callable[..., Choice]) -> None:
+    asked: list[Probe] = []
+    named = large(side=500, backend="onnx", precision="float32", asked=asked)
+    assert (named.settings.backend, named.settings.precision, named.agreement) == ("onnx", "float32", 0.9)
+    assert [(probe.backend, probe.precision) for probe in asked] == [("onnx", "float32")]
+    assert large(precision="bf16").settings.precision == "bf16"
+    assert large(backend="openvino").settings.precision == "bf16"
+
+
+def test_eager_alone_is_float32_without_a_probe(large: Callable[..., Choice]) -> None:
+    asked: list[Probe] = []
+    assert large(backend="eager", asked=asked).settings.precision == "float32"
+    assert not asked
+
+
+def test_a_backend_that_does_not_run_the_model_is_refused(large: Callable[..., Choice]) -> None:
+    with pytest.raises(
+        InputError, match="openvino/float32 does not run this model .* pip install 'segbatch.openvino.'"
+    ):
+        large(backend="openvino", precision="float32")
+
+
+def test_windows_grow_with_the_memory(large: Callable[..., Choice]) -> None:
+    little, much = large(replace(CPU, memory=2**30)), large(replace(CPU, memory=2**40))
+    assert little.window_pixels < much.window_pixels == 6_000_000
+    assert large(replace(CPU, memory=2**30), tta="flips").window_pixels < little.window_pixels
+    assert large(replace(CPU, memory=1)).window_pixels == 256**2
+
+
+def test_a_gpu_gets_larger_blocks_and_batches(large: Callable[..., Choice]) -> None:
+    cpu, gpu = large(core=256), large(GPU, core=256)
+    assert (cpu.settings.batch_size, cpu.block_mb) == (1, 32)
+    assert (gpu.settings.batch_size, gpu.block_mb) == (16, 128)
+    assert large(GPU, core=256, batch_size=3).settings.batch_size == 3
+
+
+def test_the_halo_follows_the_curve(
+    make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., str], tiny_bundle: Path
+) -> None:
+    path = make_raster(tmp_path / "a.tif", np.ones((3, 600, 600), np.uint8))
+    curve = HaloCurve(64, ((0, 0.1), (8, 1e-3), (16, 2e-5), (24, 0.0)), 10_000)
+    for tolerance, expected in ((1e-2, 8), (1e-4, 16), (1e-6, 24)):
+        request = make_request(tmp_path / "run", {"a": path}, inference={"core": 64, "halo_tolerance": tolerance})
+        opened = open_request(replace(request, card=replace(read_card(tiny_bundle), halo_curve=curve)))
+        assert choose(request, opened.card, opened.scenes, CPU, None).halo == expected
+
+
+def test_a_choice_survives_json_and_yields_to_wishes(make_request: MakeRequest, tmp_path: Path) -> None:
+    settings = Settings("hann", "flips", ("confidence",), "openvino", "bf16", 4)
+    choice = Choice(32, 1_000_000, 64, settings, 0.9991)
+    assert Choice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
+    same = make_request(tmp_path, {}, inference={"blend": "hann", "tta": "flips", "confidence": True})
+    assert with_wishes(choice, same) == choice
+    other = make_request(tmp_path, {}, inference={"backend": "eager", "halo": 16, "batch_size": 2})
+    changed = with_wishes(choice, other)
+    assert (changed.halo, changed.settings.backend, changed.settings.batch_size) == (16, "eager", 2)
+    assert (changed.settings.blend, changed.settings.products) == ("crop", ())
+
+
+def test_a_run_that_goes_on_keeps_its_choice(
+    tmp_path: Path,
+    make_raster: Callable[..., str],
+    paint: Callable[..., NDArray[np.uint8]],
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What another machine would choose does not matter, nor that half the blocks are there already."""
+    from segbatch.commands import predict as command
+
+    path = make_raster(tmp_path / "a.tif", paint(300, 200), tiled=True, blockxsize=64, blockysize=64)
+    whole = predict(make_request(tmp_path / "whole", {"a": path}, inference={"core": 64, "halo": 8}))
+    folder = tmp_path / "run"
+    predict(make_request(folder, {"a": path}, inference={"core": 64, "halo": 8}))
+    known = json.loads((folder / "run.json").read_text())["mapping"]["chosen"]
+    assert known["halo"] == 8
+    for ledger in (folder / "ledger").glob("*.jsonl"):
+        ledger.unlink()
+    (folder / "masks" / "a.tif").unlink()
+    monkeypatch.setattr(command, "choose", lambda *_: pytest.fail("chosen anew"))
+    again = predict(make_request(folder, {"a": path}, inference={"core": 64}))
+    assert again["classes"] == whole["classes"]
+    assert (folder / "masks" / "a.tif").read_bytes() == (tmp_path / "whole" / "masks" / "a.tif").read_bytes()
+    with pytest.raises(InputError, match="a run that differs in .*blend"):
+        predict(make_request(folder, {"a": path}, inference={"core": 64, "blend": "hann"}))
+
+
+def test_scenes_of_a_request_are_open_scenes(
+    make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., str]
+) -> None:
+    path = make_raster(tmp_path / "a.tif", np.ones((3, 40, 50), np.uint8))
+    (scene,) = open_request(make_request(tmp_path / "run", {"a": path})).scenes
+    assert isinstance(scene, OpenScene)
+    assert isinstance(scene.info, SceneInfo)
+    assert scene.area is None

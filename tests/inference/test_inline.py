@@ -1,0 +1,122 @@
+"""The engine in one process: what blocks are made of leaves no trace, and errors come through."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segbatch.classes import ClassTable, LabelMap
+from segbatch.errors import SegbatchError
+from segbatch.geometry import BlockGrid
+from segbatch.inference.files import BlockWriter
+from segbatch.inference.finish import finish_scene
+from segbatch.inference.inline import run_inline
+from segbatch.inference.ledger import LedgerRow, read_ledger
+from segbatch.inference.plan import ScenePlan, plan_scene
+from segbatch.inference.settings import Settings
+from segbatch.inference.work import Work
+from segbatch.masks import create_store, read_window
+from segbatch.models.bundle import Bundle
+from segbatch.models.card import Card
+from segbatch.scenes import SceneRef, open_scene
+
+CLASSES = ClassTable.from_items([(f"class {index}", None) for index in range(5)])
+
+
+@pytest.fixture(autouse=True)
+def bundle(monkeypatch: pytest.MonkeyPatch, exact_net: torch.nn.Module) -> None:
+    """Any bundle is the network whose logits are exact."""
+    card = Card(CLASSES, ("", ""), "uint8", (0.0, 0.0), (1.0, 1.0), 8, 8, LabelMap(5))
+    monkeypatch.setattr("segbatch.inference.load.load_bundle", lambda folder: Bundle(exact_net, card))
+
+
+def make_plan(image: str, core: int, block: int, settings: Settings) -> ScenePlan:
+    """A scene by blocks of ``block`` x ``block`` cores."""
+    with open_scene(image) as reader:
+        info = reader.info
+    plan = plan_scene(
+        SceneRef("a", image), info, (1, 2), stride=8, core=core, halo=8, window_pixels=1, block_bytes=1,
+        settings=settings, num_classes=5,
+    )  # fmt: skip
+    return replace(plan, grid=BlockGrid(plan.grid.lattice, block, block, plan.grid.overlapping))
+
+
+def work_for(folder: Path, plan: ScenePlan, settings: Settings) -> Work:
+    (folder / "ledger").mkdir(parents=True)
+    create_store(
+        folder / "a.zarr", width=plan.info.width, height=plan.info.height, shard=plan.shard, chunk=plan.chunk,
+        classes=CLASSES, crs=None, transform=plan.info.transform, pixel_size_um=None, products=settings.products,
+    )  # fmt: skip
+    pending = np.array([(0, block) for block in range(len(plan.grid))], np.int64)
+    files = BlockWriter(folder, ("cog", "zarr"), "mode", 5)
+    return Work((plan,), pending, "unused", files, str(folder / "ledger"), LabelMap(5), settings)
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(blend="gaussian", products=("confidence",), batch_size=2)])
+def test_the_size_of_blocks_changes_no_byte(
+    tmp_path: Path, make_raster: Callable[..., str], settings: Settings
+) -> None:
+    """Neither of the pixels in the stores nor of the COGs: blocks of 1, 2 x 2 and 4 x 4 cores of 1024."""
+    values = np.random.default_rng(0).integers(0, 16, (2, 1300, 2200), dtype=np.uint8)
+    values[:, 200:1100, 900:1500] = 0
+    image = make_raster(tmp_path / "a.tif", values, nodata=0, tiled=True, blockxsize=256, blockysize=256)
+
+    def outcome(block: int) -> dict[str, Any]:
+        folder = tmp_path / str(block)
+        plan = make_plan(image, 1024, block, settings)
+        work = work_for(folder, plan, settings)
+        rows = list(run_inline(work, "cpu"))
+        assert len(rows) == len(plan.grid) == {1: 6, 2: 2, 4: 1}[block]
+        assert read_ledger(folder / "ledger") == {("a", row.block): row for row in rows}
+        arrays = {
+            name: read_window(folder / "a.zarr", plan.info.window, name).tobytes()
+            for name in ("class_mask", *settings.products)
+        }
+        assert finish_scene(plan, work.files, classes=CLASSES, products=settings.products) == ""
+        cogs = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.tif")}
+        assert len(cogs) == len(arrays)
+        return {"pixels": np.sum([row.class_pixels for row in rows], axis=0).tolist(), **arrays, **cogs}
+
+    single = outcome(1)
+    assert sum(count > 1000 for count in single["pixels"]) == 4
+    for block in (2, 4):
+        found = outcome(block)
+        assert found.keys() == single.keys()
+        assert [name for name in single if found[name] != single[name]] == []
+
+
+def run(work: Work) -> list[LedgerRow]:
+    return list(run_inline(work, "cpu"))
+
+
+def test_rows_come_in_the_order_of_the_blocks(tmp_path: Path, make_raster: Callable[..., str]) -> None:
+    image = make_raster(tmp_path / "a.tif", np.ones((2, 100, 100), np.uint8))
+    work = work_for(tmp_path, make_plan(image, 32, 1, Settings()), Settings())
+    shuffled = np.random.default_rng(0).permutation(work.pending)[:9]
+    assert [row.block for row in run(replace(work, pending=shuffled))] == shuffled[:, 1].tolist()
+
+
+@pytest.mark.parametrize("block", [0, 7, 15])
+def test_a_file_that_cannot_be_written_ends_the_run(
+    tmp_path: Path, make_raster: Callable[..., str], monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Blocks that were written before it are in the ledger."""
+    image = make_raster(tmp_path / "a.tif", np.ones((2, 100, 100), np.uint8))
+    work = work_for(tmp_path, make_plan(image, 32, 1, Settings()), Settings())
+    write = BlockWriter.write
+
+    def full(self: BlockWriter, scene: ScenePlan, number: int, arrays: Any) -> None:
+        if number == block:
+            raise SegbatchError("The disk is full.")
+        write(self, scene, number, arrays)
+
+    monkeypatch.setattr(BlockWriter, "write", full)
+    with pytest.raises(SegbatchError, match="The disk is full"):
+        run(work)
+    done = {number for _, number in read_ledger(tmp_path / "ledger")}
+    assert set(range(block)) <= done
+    assert block not in done

@@ -1,0 +1,93 @@
+"""Functions are built once for each kind of input; what is missing is told before any work."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from segbatch.errors import InputError
+from segbatch.models.backends import BACKENDS, eager
+from segbatch.models.backends.forward import Forward
+
+Inputs = tuple[torch.Tensor, torch.Tensor]
+
+
+def test_one_function_for_each_shape_type_and_margin(
+    integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    real = eager.build
+
+    def build(mapper: torch.nn.Module, pixels: torch.Tensor, *rest: object) -> object:
+        built.append((tuple(pixels.shape), pixels.dtype, mapper.margin))
+        return real(mapper, pixels, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(eager, "build", build)
+    forward = integer_forward("eager")
+    first, other = integer_inputs(), integer_inputs(1, 64, 32)
+    for _ in range(2):
+        forward.classes(*first, 4)
+        forward.classes(*first, 8)
+        forward.logits(*first)
+        forward.classes(*other, 4)
+        forward.classes(first[0].to(torch.int16), first[1], 4)
+    shape = (2, 2, 32, 48)
+    assert built == [
+        (shape, torch.uint8, 4),
+        (shape, torch.uint8, 8),
+        (shape, torch.uint8, None),
+        ((1, 2, 64, 32), torch.uint8, 4),
+        (shape, torch.int16, 4),
+    ]
+
+
+def test_a_dropout_does_not_act(integer_inputs: Callable[..., Inputs]) -> None:
+    forward = Forward(torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9)), (0.0, 0.0), (1.0, 1.0))
+    inputs = integer_inputs()
+    assert torch.equal(forward.logits(*inputs), forward.logits(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("backend", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime"), ("tensorrt", "torch_tensorrt")]
+)
+def test_a_missing_package_names_the_extra(
+    integer_forward: Callable[..., Forward], monkeypatch: pytest.MonkeyPatch, backend: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"segbatch.models.backends.{backend}", raising=False)
+    with pytest.raises(InputError, match=rf"backend {backend} needs .*pip install 'segbatch\[{backend}\]'"):
+        integer_forward(backend)
+
+
+@pytest.mark.parametrize(("backend", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
+@pytest.mark.parametrize("exporter", ["onnx", "onnxscript"])
+def test_a_missing_exporter_names_the_extra(
+    integer_forward: Callable[..., Forward],
+    integer_inputs: Callable[..., Inputs],
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    package: str,
+    exporter: str,
+) -> None:
+    pytest.importorskip(package)
+    forward = integer_forward(backend)
+    monkeypatch.setitem(sys.modules, exporter, None)
+    with pytest.raises(InputError, match=rf"needs {exporter}, .*'segbatch\[{backend}\]'"):
+        forward.classes(*integer_inputs(), 0)
+
+
+@pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"openvino", "onnx", "tensorrt"}))
+def test_int8_is_not_for_every_backend(
+    integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], backend: str
+) -> None:
+    with pytest.raises(InputError, match=f"int8 is for the backends openvino and onnx, not for {backend}"):
+        integer_forward(backend, "int8").classes(*integer_inputs(), 0)
+
+
+def test_compile_without_a_compiler(
+    integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"needs the C\+\+ compiler no-such-compiler: install it, or .* eager"):
+        integer_forward("compile").classes(*integer_inputs(), 0)

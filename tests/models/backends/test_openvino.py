@@ -1,0 +1,80 @@
+"""What is special about OpenVINO: it is refused where it would not do what was asked, and it does not call home."""
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from segbatch.errors import InputError
+from segbatch.models.backends.forward import Forward, UnsupportedError
+from segbatch.models.backends.mapper import Mapper
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxscript")
+
+import segbatch.models.backends.openvino as backend
+
+Inputs = tuple[torch.Tensor, torch.Tensor]
+
+
+def test_it_reports_to_nobody(
+    integer_forward: Callable[..., Forward],
+    integer_inputs: Callable[..., Inputs],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    tried: list[Any] = []
+
+    def refuse(*args: Any, **named: Any) -> Any:
+        tried.append(args)
+        raise OSError("refused")
+
+    telemetry = pytest.importorskip("openvino_telemetry")
+    monkeypatch.setattr(telemetry.Telemetry, "init", refuse)
+    monkeypatch.setattr(telemetry.Telemetry, "send_event", refuse)
+    monkeypatch.setattr(multiprocessing.Process, "start", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    integer_forward("openvino").classes(*integer_inputs(), 0)
+    assert not tried
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_devices_are_refused(integer_inputs: Callable[..., Inputs]) -> None:
+    pixels, valid = (tensor.to("meta") for tensor in integer_inputs())
+    mapper = Mapper(torch.nn.Identity(), (0.0, 0.0), (1.0, 1.0))
+    with pytest.raises(InputError, match="openvino runs on the CPU, not on meta"):
+        backend.build(mapper, pixels, valid, "float32", None)
+
+
+def test_bf16_is_refused_where_it_would_be_float32(
+    integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "has_bf16", lambda device: False)
+    with pytest.raises(InputError, match="no bf16 arithmetic .*Choose precision float32"):
+        integer_forward("openvino", "bf16").classes(*integer_inputs(), 0)
+
+
+def test_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor's share of the machine is set through torch."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert backend._settings("float32")["INFERENCE_NUM_THREADS"] == 3
+
+
+class Unknown(torch.nn.Module):
+    """Asks for a value in the middle of the graph."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image if image.sum() > 0 else -image
+
+
+def test_a_model_that_cannot_be_exported_is_refused(
+    integer_inputs: Callable[..., Inputs], capfd: pytest.CaptureFixture[str]
+) -> None:
+    forward = Forward(Unknown(), (0.0, 0.0), (1.0, 1.0), backend="openvino")
+    with pytest.raises(UnsupportedError, match="openvino does not take the model .*Choose backend eager") as caught:
+        forward.classes(*integer_inputs(), 0)
+    assert "\n" not in str(caught.value)
+    assert "GraphModule" not in "".join(capfd.readouterr())
