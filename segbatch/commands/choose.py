@@ -3,14 +3,18 @@
 The choice is made once and kept in run.json: a run that goes on elsewhere keeps it, and so ends with the same bytes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Self
 
 from segbatch.commands.request import Request
 from segbatch.commands.workers import Workers
 from segbatch.errors import InputError
 from segbatch.geometry import fit_core
+from segbatch.inference.int8 import Quantization
 from segbatch.inference.probe import Probe
 from segbatch.inference.samples import Source
 from segbatch.inference.settings import Settings
@@ -70,6 +74,7 @@ class Choice:
         settings: How windows become class masks.
         agreement: Share of pixels of real windows whose class is that of eager float32; None where nothing else
             was compared with it.
+        core: Side of the cores of a model in int8, which takes windows of one shape only; None to go by the request.
     """
 
     halo: int
@@ -77,6 +82,7 @@ class Choice:
     block_mb: int
     settings: Settings
     agreement: float | None = None
+    core: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -134,7 +140,23 @@ def choose(
             batch_size=usual_batch if size == "auto" else size,
         ),
         agreement=known.agreement if known and name != REFERENCE else None,
+        core=_square_core(request, card, halo, window_pixels) if precision == "int8" else None,
     )
+
+
+def int8_path(request: Request) -> Path:
+    """The file of the run's model in int8."""
+    return (request.folder.path / "model-int8.onnx").absolute()
+
+
+def quantization(
+    request: Request, card: Card, scenes: Sequence[OpenScene], workers: Workers, choice: Choice
+) -> Quantization:
+    """How to make the model of a run in int8."""
+    assert choice.core is not None  # in int8 it is always chosen
+    side = choice.core + 2 * choice.halo
+    probe = replace(_probe(request, scenes, workers, math.inf), backend=choice.settings.backend, precision="int8")
+    return Quantization(probe, str(int8_path(request)), (choice.settings.batch_size, side, side))
 
 
 def with_wishes(choice: Choice, request: Request) -> Choice:
@@ -174,19 +196,14 @@ def _backend(
 ) -> tuple[str, Profile | None]:
     """The backend and precision to use, and what is known of them."""
     wanted = request.inference
-    probe = Probe(
-        bundle=str(request.bundle.absolute()),
-        device_name=workers.device,
-        use_gpu=workers.use_gpu,
-        threads=workers.threads,
-        sources=tuple(
-            Source(scene.info.uri, scene.info.nodata, scene.bands, scene.info.window) for scene in scenes[:8]
-        ),
-        pixels=pixels,
-        backend=None if wanted.backend == "auto" else wanted.backend,
-        precision=None if wanted.precision == "auto" else wanted.precision,
-    )
-    named = probe.backend or probe.precision
+    if wanted.precision == "int8":
+        if workers.use_gpu:
+            raise InputError("precision int8 is for CPUs. Choose another one, or set use_gpu to false.")
+        usual = "openvino" if find_spec("openvino") else "onnx"
+        return kind(usual if wanted.backend == "auto" else wanted.backend, "int8"), profile
+    named = wanted.backend != "auto" or wanted.precision != "auto"
+    # What is asked for by name is tried even where it cannot win back the time that it takes to get ready.
+    probe = _probe(request, scenes, workers, math.inf if named else pixels)
     plain = kind(probe.backend or "eager", probe.precision or "float32")
     if plain == REFERENCE and named:
         # Also of --backend eager alone: who asks for PyTorch as it is gets its usual precision.
@@ -203,6 +220,30 @@ def _backend(
         return plain, profile
     least = wanted.min_agreement
     return fastest(speeds, pixels, least) or plain, profile
+
+
+def _probe(request: Request, scenes: Sequence[OpenScene], workers: Workers, pixels: float) -> Probe:
+    wanted = request.inference
+    return Probe(
+        bundle=str(request.bundle.absolute()),
+        device_name=workers.device,
+        use_gpu=workers.use_gpu,
+        threads=workers.threads,
+        sources=tuple(
+            Source(scene.info.uri, scene.info.nodata, scene.bands, scene.info.window) for scene in scenes[:8]
+        ),
+        pixels=pixels,
+        backend=None if wanted.backend == "auto" else wanted.backend,
+        precision=None if wanted.precision == "auto" else wanted.precision,
+    )
+
+
+def _square_core(request: Request, card: Card, halo: int, window_pixels: int) -> int:
+    """The largest side of square cores that suits scenes of all sizes."""
+    if request.inference.core != "auto":
+        return request.inference.core
+    step = math.lcm(card.stride, 64)
+    return max(step, (math.isqrt(window_pixels) - 2 * halo) // step * step)
 
 
 def _window_pixels(request: Request, card: Card, workers: Workers, profile: Profile | None) -> int:

@@ -53,7 +53,7 @@ class Opened:
         Raises:
             InputError: Core or halo do not suit the model.
         """
-        core, card = self.request.inference.core, self.card
+        core, card = choice.core or self.request.inference.core, self.card
         scenes = tuple(
             plan_scene(
                 scene.ref,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbatch.commands.account import account, remember
-from segbatch.commands.choose import Choice, choose, with_wishes
+from segbatch.commands.choose import Choice, choose, int8_path, quantization, with_wishes
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.plan import Plan, open_request
+from segbatch.commands.plan import Opened, Plan, open_request
 from segbatch.commands.progress import BlockProgress, counted, duration, say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
@@ -26,7 +27,9 @@ from segbatch.inference.finish import finish_scene, mask_path
 from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
+from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
+from segbatch.models.profile import Speed, kind
 from segbatch.runtime import Resources
 
 if TYPE_CHECKING:
@@ -72,9 +75,28 @@ def predict(request: Request) -> dict[str, Any]:
         crew = find_crew(request, stack)
         if planned is None:
             choice = choose(request, opened.card, opened.scenes, crew.workers, crew.measure)
+            if choice.settings.precision == "int8":
+                speed = _quantize(opened, crew, choice)
+                choice = replace(choice, agreement=speed.agreement)
             planned = opened.lay_out(choice)
             claim(folder, _identity(request, planned), request.overwrite)
+        elif planned.choice.settings.precision == "int8":
+            _quantize(opened, crew, planned.choice)
         return _map(request, planned, crew, clock)
+
+
+def _quantize(opened: Opened, crew: Crew, choice: Choice) -> Speed:
+    """Make the run's model in int8, where it is not there yet, and say what it is worth."""
+    job = quantization(opened.request, opened.card, opened.scenes, crew.workers, choice)
+    speeds = crew.quantize(job).speeds
+    found, usual = speeds[kind(choice.settings.backend, "int8")], speeds[REFERENCE]
+    if found.failed:
+        raise InputError(f"{choice.settings.backend} does not run this model in int8. Choose another precision.")
+    say(
+        f"int8: {found.mpx_per_second:.2f} Mpx/s, {found.mpx_per_second / usual.mpx_per_second:.1f} times eager "
+        f"float32; the classes of {found.agreement:.2%} of pixels are the same"
+    )
+    return found
 
 
 def _identity(request: Request, planned: Plan) -> dict[str, Any]:
@@ -130,8 +152,7 @@ def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -
     last = account(scenes, rows, pending, clock)
     _set_state(folder, document, last=last)
     remember(request, planned, crew.workers, last)
-    mapped = sum(scenes[index].grid[block].owned.area for index, block in pending.tolist())
-    say(f"Mapped {mapped / 1e6:.1f} Mpx in {duration(time.time() - clock['start'])}.")
+    say(f"Mapped in {duration(time.time() - clock['start'])}.")
     return document
 
 
@@ -170,6 +191,7 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         ledger=str(request.folder.ledger.absolute()),
         label_map=planned.label_map,
         settings=planned.choice.settings,
+        quantized=str(int8_path(request)) if planned.choice.settings.precision == "int8" else None,
     )
     progress = BlockProgress(len(pending))
     sizes = {(scenes[index].id, block): scenes[index].grid[block].owned.area for index, block in pending.tolist()}
@@ -230,10 +252,11 @@ def _choice_line(choice: Choice) -> str:
 
 
 def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:
-    left = f" ({what.blocks - pending} done already)" if pending < what.blocks else ""
-    return (
-        f"Mapping {counted(len(scenes), 'scene')}, {what.pixels / 1e6:.1f} Mpx in {counted(what.blocks, 'block')}{left}"
-    )
+    blocks = sum(len(scene.grid) for scene in scenes)
+    left = f" ({blocks - pending} done already)" if pending < blocks else ""
+    outside = f", {blocks - what.blocks} of them outside the area of interest" if what.blocks < blocks else ""
+    size = f"{counted(len(scenes), 'scene')}, {what.pixels / 1e6:.1f} Mpx"
+    return f"Mapping {size} in {counted(blocks, 'block')}{outside}{left}"
 
 
 def _record(request: Request, planned: Plan, what: Costs) -> RunRecord:

@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 from segbatch.commands.progress import say
 from segbatch.commands.request import Request
 from segbatch.config import Inference
 from segbatch.errors import InputError
+from segbatch.inference.int8 import Quantization, run_quantization
 from segbatch.inference.memory import available_memory
 from segbatch.inference.pool import Pool, plan_pool
 from segbatch.inference.probe import Probe, run_probe
@@ -19,6 +21,8 @@ _USUAL_GPU_BYTES = 16 * 2**30
 """Memory of a GPU that cannot be asked from here."""
 
 _USUAL_BYTES = 8 * 2**30
+
+_Job = TypeVar("_Job")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,27 @@ class Crew:
     Args:
         resources: What the Ray cluster has; None for this process alone.
         workers: The predicting processes.
-        measure: Runs a probe where they run.
     """
 
     resources: Resources | None
     workers: Workers
-    measure: Callable[[Probe], Profile]
+
+    def measure(self, probe: Probe) -> Profile:
+        """Look for the fastest backend, where the model is going to run."""
+        say(f"Looking for the fastest backend on {probe.device_name} (once for this bundle)")
+        return self._call(run_probe, probe)
+
+    def quantize(self, job: Quantization) -> Profile:
+        """Make the model of a run in int8."""
+        say(f"Quantizing the model for {job.probe.backend}")
+        return self._call(run_quantization, job)
+
+    def _call(self, function: Callable[[_Job], Profile], job: _Job) -> Profile:
+        if self.resources is None:
+            return function(job)
+        from segbatch.inference.pipeline import call_once
+
+        return call_once(function, job, cpus=self.workers.threads or 1, use_gpu=self.workers.use_gpu)
 
 
 def find_crew(request: Request, stack: ExitStack) -> Crew:
@@ -117,23 +136,7 @@ def find_crew(request: Request, stack: ExitStack) -> Crew:
     Raises:
         InputError: GPUs are asked for and there are none.
     """
-    inference = request.inference
-    if inference.engine == "inline":
-        return Crew(None, inline_workers(inference), _measured(run_probe))
+    if request.inference.engine == "inline":
+        return Crew(None, inline_workers(request.inference))
     resources = stack.enter_context(ray_session(request.address))
-    workers = ray_workers(inference, resources)
-
-    def measure(probe: Probe) -> Profile:
-        from segbatch.inference.pipeline import call_once
-
-        return call_once(run_probe, probe, cpus=workers.threads or 1, use_gpu=workers.use_gpu)
-
-    return Crew(resources, workers, _measured(measure))
-
-
-def _measured(measure: Callable[[Probe], Profile]) -> Callable[[Probe], Profile]:
-    def say_and_measure(probe: Probe) -> Profile:
-        say(f"Looking for the fastest backend on {probe.device_name} (once for this bundle)")
-        return measure(probe)
-
-    return say_and_measure
+    return Crew(resources, ray_workers(request.inference, resources))

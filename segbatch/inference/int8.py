@@ -1,0 +1,67 @@
+"""Making a bundle's model run in 8-bit integers: quantized with windows of the scenes to map, and measured."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbatch.inference.probe import Probe, find_samples
+from segbatch.models.profile import Profile, read_profile, write_profile
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """What to make.
+
+    Args:
+        probe: What to measure it with; its backend runs it.
+        path: Of the quantized model; one that is there is left as it is.
+        shape: (batch, height, width) of the run's windows, the only ones that it will take.
+    """
+
+    probe: Probe
+    path: str
+    shape: tuple[int, int, int]
+
+
+def run_quantization(job: Quantization) -> Profile:
+    """Quantize and measure; what was found is kept beside the bundle.
+
+    Raises:
+        InputError: The bundle cannot be loaded, a package is missing, the model cannot be quantized, or no scene has
+            a window to measure with.
+    """
+    # The driver plans with this module, and torch would cost it seconds.
+    import torch
+
+    from segbatch.inference.measure import measure
+    from segbatch.models.allocator import keep_freed_memory
+    from segbatch.models.backends.quantize import quantize
+    from segbatch.models.bundle import load_bundle
+
+    probe = job.probe
+    keep_freed_memory()
+    if probe.threads is not None:
+        torch.set_num_threads(probe.threads)
+    bundle = load_bundle(probe.bundle)
+    samples = find_samples(probe.sources, bundle.card.stride)
+    windows = [(torch.from_numpy(s.values[None]), torch.from_numpy(s.valid[None, None])) for s in samples]
+    model, mean, std = bundle.model, bundle.card.mean, bundle.card.std
+    if not Path(job.path).exists():
+        quantize(model, mean, std, windows, job.path, job.shape)
+    assert probe.backend is not None  # the caller names what is to run it
+    with tempfile.TemporaryDirectory(prefix="segbatch-") as folder:
+        # The run's windows may be too large to measure with in seconds.
+        like_samples = Path(folder) / "samples.onnx"
+        quantize(model, mean, std, windows, like_samples)
+        profile = measure(
+            bundle,
+            samples,
+            [(probe.backend, "int8")],
+            device=torch.device("cpu"),
+            name=probe.device_name,
+            pixels=probe.pixels,
+            known=read_profile(probe.bundle, probe.device_name),
+            quantized=str(like_samples),
+        )
+    write_profile(Path(probe.bundle), profile)
+    return profile
