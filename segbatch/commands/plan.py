@@ -9,6 +9,7 @@ from segbatch.commands.scenes import check_all, describe
 from segbatch.commands.workers import local_workers
 from segbatch.errors import InputError
 from segbatch.inference.plan import ScenePlan, check_sizes, plan_scene
+from segbatch.models.backends import is_installed, missing
 from segbatch.models.card import Card, read_card
 from segbatch.scenes import SceneRef, check_label
 from segbatch.scenes.aoi import aoi_in_pixels, read_aoi
@@ -84,6 +85,8 @@ def open_request(request: Request) -> Opened:
     if label_map.num_classes != len(card.classes):
         raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
     inference = request.inference
+    if not is_installed(inference.backend):
+        raise missing(inference.backend)
     check_sizes(card.stride, inference.core, inference.halo, inference.blend)
     aoi = None if inference.aoi is None else read_aoi(inference.aoi)
 

@@ -10,7 +10,7 @@ from segbatch.errors import InputError
 from segbatch.inference.tuning import REFERENCE, worth_trying
 from segbatch.models.backends.agreement import agreement
 from segbatch.models.backends.footprint import pixel_bytes
-from segbatch.models.backends.forward import Forward
+from segbatch.models.backends.forward import Forward, UnsupportedError
 from segbatch.models.bundle import Bundle
 from segbatch.models.profile import FAILED, Profile, Speed, kind
 from segbatch.scenes.scene import Pixels
@@ -50,10 +50,13 @@ def measure(
     for backend, precision in worth_trying(candidates, speeds, pixels):
         try:
             _, speed = _measure(bundle, samples, (backend, precision), device, reference, quantized)
+        except UnsupportedError:
+            speed = FAILED
         except InputError:
             continue  # it is not installed, and may be the next time
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
-            speed = FAILED  # not every model goes through every compiler; eager always does
+        except Exception:
+            # Not every model goes through every compiler, and each has kinds of errors of its own. Eager always does.
+            speed = FAILED
         speeds[kind(backend, precision)] = speed
     return replace(profile, speeds=speeds)
 

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from segbatch.config import Training
 from segbatch.errors import TrainingError
+from segbatch.models.backends.hardware import has_bf16
 from segbatch.training.feed import Batch
 from segbatch.training.losses import build_loss
 
@@ -138,14 +139,6 @@ def schedule(step: int, total: int) -> float:
         return (step + 1) / warm_up
     progress = min(1.0, (step - warm_up) / max(1, total - warm_up))
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

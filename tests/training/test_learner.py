@@ -11,9 +11,10 @@ import torch
 
 from segbatch.config import Training
 from segbatch.errors import TrainingError
+from segbatch.models.backends.hardware import has_bf16
 from segbatch.models.build import build_model
 from segbatch.training.feed import Batch
-from segbatch.training.learner import Learner, has_bf16, schedule
+from segbatch.training.learner import Learner, schedule
 
 CPU = torch.device("cpu")
 MEAN, STD = (100.0, 50.0, 20.0), (30.0, 20.0, 10.0)

@@ -1,24 +1,16 @@
 """What can run a model on this machine."""
 
-import importlib.util
-
 import torch
 
-from segbatch.models.backends import Backend, Precision
+from segbatch.models.backends import Backend, Precision, is_installed
 from segbatch.models.backends.hardware import has_bf16, has_compiler
-
-_PACKAGES: dict[Backend, tuple[str, ...]] = {
-    "openvino": ("openvino", "onnx", "onnxscript"),
-    "onnx": ("onnxruntime", "onnx", "onnxscript"),
-}
 
 
 def available(device_type: str) -> tuple[tuple[Backend, Precision], ...]:
     """The float candidates worth trying, the one that needs least first. Imports none of them.
 
     bf16 is left out where the hardware only imitates it, int8 because it needs windows to be calibrated, and
-    tensorrt because it takes minutes to build and a mistake in the versions of its packages to crash: who wants it
-    names it.
+    tensorrt because it takes minutes to build and no test has run it: it is used where it is named.
 
     Args:
         device_type: ``cpu`` or ``cuda``.
@@ -29,12 +21,8 @@ def available(device_type: str) -> tuple[tuple[Backend, Precision], ...]:
     if has_compiler(device):
         found += [("compile", precision) for precision in precisions]
     if device.type == "cpu":
-        if _installed("openvino"):
+        if is_installed("openvino"):
             found += [("openvino", precision) for precision in precisions]
-        if _installed("onnx"):
+        if is_installed("onnx"):
             found.append(("onnx", "float32"))
     return tuple(found)
-
-
-def _installed(backend: Backend) -> bool:
-    return all(importlib.util.find_spec(package) is not None for package in _PACKAGES[backend])

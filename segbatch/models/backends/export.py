@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from segbatch.errors import InputError
-from segbatch.models.backends.forward import UnsupportedError, missing
+from segbatch.models.backends import missing
+from segbatch.models.backends.forward import UnsupportedError
 from segbatch.models.backends.mapper import Mapper
 
 NAMES = ("pixels", "valid")
@@ -33,7 +34,7 @@ def to_onnx(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, backend: 
     """
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise missing(backend, package, backend)
+            raise missing(backend)
     try:
         # torch.onnx.export would do the first step too, but where that fails try it again in other ways, aloud.
         with contextlib.redirect_stderr(io.StringIO()):  # it prints the graph of what it cannot capture

@@ -111,10 +111,3 @@ class Forward:
         function = self.prepare(pixels, valid, margin)
         with torch.inference_mode():
             return function(pixels, valid)
-
-
-def missing(backend: str, package: str, extra: str) -> InputError:
-    """The error of a backend whose package is not installed."""
-    return InputError(
-        f"The backend {backend} needs {package}, which is not installed: pip install 'segbatch[{extra}]'."
-    )

@@ -4,15 +4,16 @@ import numpy as np
 import torch
 
 from segbatch.errors import InputError
+from segbatch.models.backends import missing
 from segbatch.models.backends.choice import class_ids
 from segbatch.models.backends.export import NAMES, check_shape, quantized_file, refused, to_onnx
-from segbatch.models.backends.forward import Function, missing
+from segbatch.models.backends.forward import Function
 from segbatch.models.backends.mapper import Mapper
 
 try:
     import onnxruntime
 except ImportError as error:
-    raise missing("onnx", "onnxruntime", "onnx") from error
+    raise missing("onnx") from error
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

@@ -3,16 +3,17 @@
 import torch
 
 from segbatch.errors import InputError
+from segbatch.models.backends import missing
 from segbatch.models.backends.choice import class_ids
 from segbatch.models.backends.export import check_shape, quantized_file, refused, to_onnx
-from segbatch.models.backends.forward import Function, missing
+from segbatch.models.backends.forward import Function
 from segbatch.models.backends.hardware import has_bf16
 from segbatch.models.backends.mapper import Mapper
 
 try:
     import openvino
 except ImportError as error:
-    raise missing("openvino", "openvino", "openvino") from error
+    raise missing("openvino") from error
 
 
 def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: str, quantized: str | None) -> Function:

@@ -3,14 +3,15 @@
 import torch
 
 from segbatch.errors import InputError
+from segbatch.models.backends import missing
 from segbatch.models.backends.eager import refuse_int8
-from segbatch.models.backends.forward import Function, missing
+from segbatch.models.backends.forward import Function
 from segbatch.models.backends.mapper import Mapper
 
 try:
     import torch_tensorrt
 except ImportError as error:
-    raise missing("tensorrt", "torch-tensorrt", "tensorrt") from error
+    raise missing("tensorrt") from error
 
 
 def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: str, quantized: str | None) -> Function:
