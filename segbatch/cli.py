@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from segbatch import __version__
+from segbatch.bench.app import app as bench
 from segbatch.errors import SegbatchError, root_message
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(bench, name="bench")
 
 
 def _folder(text: object) -> Path:
@@ -199,6 +203,8 @@ def plan(
     backend: BackendOption = None,
     precision: PrecisionOption = None,
     batch_size: BatchSize = None,
+    probabilities: Probabilities = None,
+    confidence: Confidence = None,
     aoi: Aoi = None,
     nodata: Nodata = None,
     bands: Bands = None,
@@ -217,7 +223,8 @@ def plan(
     config = None if bundle.is_dir() or scene else bundle
     inference = {
         "core": core, "halo": halo, "blend": blend, "tta": tta, "backend": backend, "precision": precision,
-        "batch_size": batch_size, "aoi": aoi, "engine": engine,
+        "batch_size": batch_size, "probabilities": probabilities, "confidence": confidence, "aoi": aoi,
+        "engine": engine,
     }  # fmt: skip
     words = Words(
         None if config else bundle, scene, None if config else Path("."), None, bands, nodata, None, config, set_, False

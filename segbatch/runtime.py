@@ -110,6 +110,8 @@ def ray_session(address: str) -> Iterator[Resources]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             what = "Ray does not start on this machine" if local else f"There is no Ray cluster at {address!r}"
             raise SegbatchError(f"{what}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+        finally:
+            importing.join()
     importing.join()
     # Ray's libraries would tell what segbatch tells; importing them sets their loggers up anew.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

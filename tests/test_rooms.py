@@ -26,6 +26,7 @@ ROOMS = (
     "demo",
     "runtime",
     "commands",
+    "bench",
     "cli",
     "__main__",
 )
@@ -37,6 +38,7 @@ RAY_MODULES = {
     "training/loop.py",
     "runtime.py",
     "commands/submit.py",
+    "bench/store.py",
 }
 
 THIRD_PARTY = {

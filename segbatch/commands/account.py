@@ -11,6 +11,7 @@ from segbatch.commands.request import Request
 from segbatch.commands.workers import Workers
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import ScenePlan
+from segbatch.inference.settings import Settings
 from segbatch.models.profile import PastRun, Profile, kind, read_profile, write_profile
 
 _WORTH_REMEMBERING = 20.0
@@ -56,13 +57,19 @@ def remember(request: Request, planned: Plan, workers: Workers, last: Mapping[st
     settings = planned.choice.settings
     profile = read_profile(request.bundle, workers.device) or Profile(workers.device, 0.0)
     run = PastRun(
-        mpx_per_second=last["pixels_run"] / seconds / workers.count / 1e6,
+        mpx_per_second=last["pixels_run"] / seconds / min(workers.count, last["blocks"]) / 1e6,
         start_up=last["seconds"]["start_up"],
         actor_bytes=last["memory"],
         window_pixels=max(_window(scene) for scene in planned.scenes) * settings.batch_size,
     )
-    name = f"{request.inference.engine}/{kind(settings.backend, settings.precision)}"
+    name = run_kind(request.inference.engine, settings)
     write_profile(request.bundle, replace(profile, runs={**profile.runs, name: run}))
+
+
+def run_kind(engine: str, settings: Settings) -> str:
+    """The key of runs that take alike long for a pixel of a window."""
+    more = [settings.blend, settings.tta, *settings.products]
+    return "/".join([engine, kind(settings.backend, settings.precision), *more])
 
 
 def _run_pixels(row: LedgerRow, scene: ScenePlan) -> int:

@@ -3,6 +3,8 @@
 The choice is made once and kept in run.json: a run that goes on elsewhere keeps it, and so ends with the same bytes.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+from segbatch.commands.progress import say
 from segbatch.commands.request import Request
 from segbatch.commands.workers import Workers
 from segbatch.errors import InputError
@@ -19,7 +22,7 @@ from segbatch.inference.probe import Probe
 from segbatch.inference.samples import Source
 from segbatch.inference.settings import Settings
 from segbatch.inference.tuning import REFERENCE, fastest
-from segbatch.models.card import Card
+from segbatch.models.card import Card, bundle_hash
 from segbatch.models.profile import Profile, kind, read_profile
 from segbatch.scenes import SceneInfo, SceneRef
 from segbatch.scenes.area import SceneArea
@@ -27,6 +30,9 @@ from segbatch.scenes.area import SceneArea
 _LARGEST_WINDOW = 6_000_000
 """Pixels of an automatic window at the most. Beyond it waste hardly falls, while a run has fewer blocks to share out
 and reads longer before its first forward pass."""
+
+_LARGEST_BLENDED_WINDOW = 640**2
+"""The same where windows are blended: a block has to have many, since it runs those of its neighbours too."""
 
 _SMALLEST_WINDOW = 256**2
 
@@ -36,8 +42,8 @@ _PIXEL_BYTES = 600.0
 _SCRATCH = 1.5
 """What kernels take on top of the tensors."""
 
-_SHARE_OF_MEMORY = {True: 0.7, False: 0.4}
-"""Of a GPU's memory, and of what the machine has free, for windows."""
+_SHARE_OF_MEMORY = {True: 0.7, False: 0.3}
+"""Of a GPU's memory, and of a machine's, for windows."""
 
 _BUSY_GPU_PIXELS = 8_000_000
 """Pixels of a batch from which on a GPU is as fast as it gets."""
@@ -62,6 +68,12 @@ class OpenScene:
     bands: tuple[int, ...]
     area: SceneArea | None = None
 
+    @property
+    def pixels(self) -> float:
+        """Pixels to map."""
+        window = self.info.window
+        return window.area if self.area is None else self.area.pixels(window)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -74,7 +86,9 @@ class Choice:
         settings: How windows become class masks.
         agreement: Share of pixels of real windows whose class is that of eager float32; None where nothing else
             was compared with it.
-        core: Side of the cores of a model in int8, which takes windows of one shape only; None to go by the request.
+        core: (rows, columns) of all cores, where the backend gets ready for each shape of windows anew; None to go by
+            the request and by each scene's size.
+        use_gpu: Whether the model runs on a GPU.
     """
 
     halo: int
@@ -82,7 +96,8 @@ class Choice:
     block_mb: int
     settings: Settings
     agreement: float | None = None
-    core: int | None = None
+    core: tuple[int, int] | None = None
+    use_gpu: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -91,7 +106,10 @@ class Choice:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(**{**data, "settings": Settings.from_json(data["settings"])})
+        core = data["core"]
+        return cls(
+            **{**data, "settings": Settings.from_json(data["settings"]), "core": None if core is None else tuple(core)}
+        )
 
 
 def choose(
@@ -115,7 +133,7 @@ def choose(
     """
     profile = read_profile(request.bundle, workers.device)
     views = Settings(tta=request.inference.tta).views
-    pixels = sum(scene.info.width * scene.info.height for scene in scenes) * views / workers.count
+    pixels = sum(scene.pixels for scene in scenes) * views / workers.count
     name, profile = _backend(request, scenes, workers, profile, pixels, measure)
     backend, precision = name.split("/")
     window_pixels = _window_pixels(request, card, workers, profile)
@@ -123,14 +141,19 @@ def choose(
     if halo == "auto":
         halo = _halo(request, card, scenes, window_pixels)
     largest = max(_window(request, card, scene.info, halo, window_pixels) for scene in scenes)
-    usual_batch = max(1, min(16, _BUSY_GPU_PIXELS // largest)) if workers.use_gpu else 1
+    usual_batch = 1
+    if workers.use_gpu:
+        held = _budget(workers) / (pixel_bytes(request, card, profile) * largest)
+        usual_batch = max(1, min(16, _BUSY_GPU_PIXELS // largest, int(held)))
     size = request.inference.batch_size
     block_mb = request.inference.block_mb
+    # A blended block runs its neighbours' windows too: the larger it is, the fewer it has of them.
+    usual_mb = 128 if workers.use_gpu or request.inference.blend != "crop" else 32
     known = profile.speeds.get(name) if profile else None
     return Choice(
         halo=halo,
         window_pixels=window_pixels,
-        block_mb=(128 if workers.use_gpu else 32) if block_mb == "auto" else block_mb,
+        block_mb=usual_mb if block_mb == "auto" else block_mb,
         settings=Settings(
             blend=request.inference.blend,
             tta=request.inference.tta,
@@ -140,23 +163,26 @@ def choose(
             batch_size=usual_batch if size == "auto" else size,
         ),
         agreement=known.agreement if known and name != REFERENCE else None,
-        core=_square_core(request, card, halo, window_pixels) if precision == "int8" else None,
+        core=None if backend == "eager" else _common_core(request, card, scenes, halo, window_pixels),
+        use_gpu=workers.use_gpu,
     )
 
 
-def int8_path(request: Request) -> Path:
-    """The file of the run's model in int8."""
-    return (request.folder.path / "model-int8.onnx").absolute()
+def int8_path(request: Request, choice: Choice) -> Path:
+    """The file of the run's model in int8, which belongs to the bundle and to the windows."""
+    what = json.dumps([bundle_hash(request.bundle), choice.core, choice.halo, choice.settings.to_json()])
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return (request.folder.path / f"model-int8-{digest}.onnx").absolute()
 
 
 def quantization(
     request: Request, card: Card, scenes: Sequence[OpenScene], workers: Workers, choice: Choice
 ) -> Quantization:
     """How to make the model of a run in int8."""
-    assert choice.core is not None  # in int8 it is always chosen
-    side = choice.core + 2 * choice.halo
+    assert choice.core is not None  # of other backends than eager it is always chosen
+    height, width = (side + 2 * choice.halo for side in choice.core)
     probe = replace(_probe(request, scenes, workers, math.inf), backend=choice.settings.backend, precision="int8")
-    return Quantization(probe, str(int8_path(request)), (choice.settings.batch_size, side, side))
+    return Quantization(probe, str(int8_path(request, choice)), (choice.settings.batch_size, height, width))
 
 
 def with_wishes(choice: Choice, request: Request) -> Choice:
@@ -209,13 +235,15 @@ def _backend(
         # Also of --backend eager alone: who asks for PyTorch as it is gets its usual precision.
         return REFERENCE, profile
     if measure is not None and (named or pixels >= _WORTH_PROBING) and probe.would_learn(profile):
-        profile = measure(probe)
+        try:
+            profile = measure(probe)
+        except InputError as error:
+            if named:
+                raise
+            say(f"{error} Going on with {plain}.")
     speeds = {name: speed for name, speed in (profile.speeds if profile else {}).items() if probe.allows(name)}
     if measure is not None and named and all(speed.failed for speed in speeds.values()):
-        raise InputError(
-            f"{plain} does not run this model on {workers.device}. Leave backend and precision to auto, or install "
-            f"what it needs: pip install 'segbatch[{probe.backend}]'."
-        )
+        raise InputError(f"{plain} does not run this model on {workers.device}. Leave backend and precision to auto.")
     if probe.backend and probe.precision:
         return plain, profile
     least = wanted.min_agreement
@@ -238,22 +266,39 @@ def _probe(request: Request, scenes: Sequence[OpenScene], workers: Workers, pixe
     )
 
 
-def _square_core(request: Request, card: Card, halo: int, window_pixels: int) -> int:
-    """The largest side of square cores that suits scenes of all sizes."""
-    if request.inference.core != "auto":
-        return request.inference.core
+def _common_core(
+    request: Request, card: Card, scenes: Sequence[OpenScene], halo: int, window_pixels: int
+) -> tuple[int, int]:
+    """(rows, columns) of cores for scenes of all sizes: what suits each where they are alike, else a square."""
+    cores = {_core(request, card, scene.info, halo, window_pixels) for scene in scenes}
+    if len(cores) == 1:
+        return cores.pop()
     step = math.lcm(card.stride, 64)
-    return max(step, (math.isqrt(window_pixels) - 2 * halo) // step * step)
+    side = max(step, (math.isqrt(window_pixels) - 2 * halo) // step * step)
+    longest = max(max(scene.info.width, scene.info.height) for scene in scenes)
+    side = min(side, -(-longest // step) * step)
+    return side, side
+
+
+def pixel_bytes(request: Request, card: Card, profile: Profile | None) -> float:
+    """Memory for each pixel of a window."""
+    each = _SCRATCH * profile.pixel_bytes if profile and profile.pixel_bytes else _PIXEL_BYTES
+    if request.inference.blend != "crop" or request.inference.tta != "none" or request.products:
+        each += 12 * len(card.classes)  # logits, probabilities and their sums
+    return each
+
+
+def _budget(workers: Workers) -> float:
+    """Bytes for the windows of a process."""
+    return _SHARE_OF_MEMORY[workers.use_gpu] * workers.memory
 
 
 def _window_pixels(request: Request, card: Card, workers: Workers, profile: Profile | None) -> int:
     """Pixels of a window that the memory of a process and its device holds."""
-    each = _SCRATCH * profile.pixel_bytes if profile and profile.pixel_bytes else _PIXEL_BYTES
-    if request.inference.blend != "crop" or request.inference.tta != "none" or request.products:
-        each += 12 * len(card.classes)  # logits, probabilities and their sums
     size = request.inference.batch_size
-    budget = _SHARE_OF_MEMORY[workers.use_gpu] * workers.memory / (1 if size == "auto" else size)
-    return int(max(_SMALLEST_WINDOW, min(_LARGEST_WINDOW, budget / each)))
+    held = _budget(workers) / pixel_bytes(request, card, profile) / (1 if size == "auto" else size)
+    most = _LARGEST_WINDOW if request.inference.blend == "crop" else _LARGEST_BLENDED_WINDOW
+    return int(max(_SMALLEST_WINDOW, min(most, held)))
 
 
 def _halo(request: Request, card: Card, scenes: Sequence[OpenScene], window_pixels: int) -> int:

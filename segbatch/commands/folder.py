@@ -145,6 +145,8 @@ class RunFolder:
         """Forget what was mapped. The ledger goes first: masks without rows are harmless, not so the reverse."""
         for folder in (self.ledger, self.masks, self.report):
             shutil.rmtree(folder, ignore_errors=True)
+        for model in self.path.glob("model-int8-*.onnx"):
+            model.unlink()
         self.update(mapping=None, evaluation=None)
 
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from segbatch.commands.account import run_kind
+from segbatch.commands.choose import pixel_bytes
 from segbatch.commands.plan import Plan
 from segbatch.commands.progress import duration
 from segbatch.commands.request import Request
-from segbatch.commands.workers import Workers, local_workers
+from segbatch.commands.workers import Workers, planned_workers
 from segbatch.inference.plan import Costs, costs
 from segbatch.inference.tuning import seconds_for
 from segbatch.models.profile import PastRun, kind, read_profile
@@ -49,7 +51,7 @@ class Forecast:
 
 def forecast(request: Request, planned: Plan) -> Forecast:
     """What mapping would take on this machine."""
-    what, workers = costs(planned.scenes, planned.choice.settings.views), local_workers()
+    what, workers = costs(planned.scenes, planned.choice.settings.views), planned_workers(request.inference)
     seconds, basis = _time(request, planned, what, workers)
     return Forecast(
         costs=what,
@@ -98,9 +100,7 @@ def _halo_reason(request: Request, planned: Plan) -> str:
 
 def _past_run(request: Request, planned: Plan, workers: Workers) -> PastRun | None:
     profile = read_profile(request.bundle, workers.device)
-    settings = planned.choice.settings
-    name = f"{request.inference.engine}/{kind(settings.backend, settings.precision)}"
-    return profile.runs.get(name) if profile else None
+    return profile.runs.get(run_kind(request.inference.engine, planned.choice.settings)) if profile else None
 
 
 def _actor_bytes(request: Request, planned: Plan, what: Costs, workers: Workers) -> float:
@@ -109,19 +109,18 @@ def _actor_bytes(request: Request, planned: Plan, what: Costs, workers: Workers)
     if past is not None:
         # Of what a past run held, the model's own share stays and the windows' grows with them.
         return _ACTOR_BYTES + max(0.0, past.actor_bytes - _ACTOR_BYTES) * pixels / past.window_pixels
-    profile = read_profile(request.bundle, workers.device)
-    each = 1.5 * profile.pixel_bytes if profile and profile.pixel_bytes else 600.0
-    return _ACTOR_BYTES + each * pixels
+    return _ACTOR_BYTES + pixel_bytes(request, planned.card, read_profile(request.bundle, workers.device)) * pixels
 
 
 def _time(request: Request, planned: Plan, what: Costs, workers: Workers) -> tuple[float | None, str]:
     """Seconds, and what they go by."""
     profile, settings = read_profile(request.bundle, workers.device), planned.choice.settings
     past = _past_run(request, planned, workers)
+    shared = what.pixels_run / min(workers.count, max(1, what.blocks))
     if past is not None:
-        return past.start_up + what.pixels_run / past.mpx_per_second / 1e6, "by an earlier run"
+        return past.start_up + shared / past.mpx_per_second / 1e6, "by an earlier run"
     if profile is not None and (speed := profile.speeds.get(kind(settings.backend, settings.precision))):
-        seconds = _USUAL_START_UP[request.inference.engine] + seconds_for(speed, what.pixels_run) / _USUAL_EFFICIENCY
+        seconds = _USUAL_START_UP[request.inference.engine] + seconds_for(speed, shared) / _USUAL_EFFICIENCY
         return seconds, "by the model's measured speed"
     return None, ""
 

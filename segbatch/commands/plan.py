@@ -6,7 +6,7 @@ from segbatch.classes import LabelMap
 from segbatch.commands.choose import Choice, OpenScene, choose
 from segbatch.commands.request import Request
 from segbatch.commands.scenes import check_all, describe
-from segbatch.commands.workers import local_workers
+from segbatch.commands.workers import planned_workers
 from segbatch.errors import InputError
 from segbatch.inference.plan import ScenePlan, check_sizes, plan_scene
 from segbatch.models.backends import is_installed, missing
@@ -110,4 +110,4 @@ def plan(request: Request) -> Plan:
         InputError: A line for each scene that does not fit.
     """
     opened = open_request(request)
-    return opened.lay_out(choose(request, opened.card, opened.scenes, local_workers(), None))
+    return opened.lay_out(choose(request, opened.card, opened.scenes, planned_workers(request.inference), None))

@@ -21,7 +21,7 @@ from segbatch.commands.report import report
 from segbatch.commands.request import Request
 from segbatch.commands.resume import claim, known_rows, pending_blocks, unfinished_scenes
 from segbatch.commands.workers import Crew, find_crew, pool_for
-from segbatch.errors import InputError
+from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.files import BlockWriter, store_path
 from segbatch.inference.finish import finish_scene, mask_path
 from segbatch.inference.ledger import LedgerRow, read_ledger
@@ -29,7 +29,7 @@ from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
 from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
-from segbatch.models.profile import Speed, kind
+from segbatch.models.profile import kind
 from segbatch.runtime import Resources
 
 if TYPE_CHECKING:
@@ -72,31 +72,29 @@ def predict(request: Request) -> dict[str, Any]:
             document = _done_already(request, planned)
             if document is not None:
                 return document
-        crew = find_crew(request, stack)
+        crew = find_crew(request, stack, None if planned is None else planned.choice.use_gpu)
         if planned is None:
-            choice = choose(request, opened.card, opened.scenes, crew.workers, crew.measure)
-            if choice.settings.precision == "int8":
-                speed = _quantize(opened, crew, choice)
-                choice = replace(choice, agreement=speed.agreement)
-            planned = opened.lay_out(choice)
+            planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
             claim(folder, _identity(request, planned), request.overwrite)
-        elif planned.choice.settings.precision == "int8":
-            _quantize(opened, crew, planned.choice)
+        if planned.choice.settings.precision == "int8":
+            planned = opened.lay_out(_quantized(opened, crew, planned.choice))
         return _map(request, planned, crew, clock)
 
 
-def _quantize(opened: Opened, crew: Crew, choice: Choice) -> Speed:
-    """Make the run's model in int8, where it is not there yet, and say what it is worth."""
+def _quantized(opened: Opened, crew: Crew, choice: Choice) -> Choice:
+    """Make the run's model in int8, where it is not there yet, and note what it is worth."""
     job = quantization(opened.request, opened.card, opened.scenes, crew.workers, choice)
+    if Path(job.path).exists():
+        return choice
     speeds = crew.quantize(job).speeds
-    found, usual = speeds[kind(choice.settings.backend, "int8")], speeds[REFERENCE]
-    if found.failed:
+    found, usual = speeds.get(kind(choice.settings.backend, "int8")), speeds[REFERENCE]
+    if found is None or found.failed:
         raise InputError(f"{choice.settings.backend} does not run this model in int8. Choose another precision.")
     say(
         f"int8: {found.mpx_per_second:.2f} Mpx/s, {found.mpx_per_second / usual.mpx_per_second:.1f} times eager "
         f"float32; the classes of {found.agreement:.2%} of pixels are the same"
     )
-    return found
+    return replace(choice, agreement=found.agreement)
 
 
 def _identity(request: Request, planned: Plan) -> dict[str, Any]:
@@ -145,12 +143,13 @@ def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -
         rows = read_ledger(folder.ledger)
     clock["blocks"] = time.time()
     unfinished = unfinished_scenes(folder, scenes, rows, formats, request.products)
-    for problem in _finish(request, planned, files, unfinished, crew.resources):
-        say(problem)
+    problems = _finish(request, planned, files, unfinished, crew.resources)
     clock["files"] = time.time()
     document = report(folder)
     last = account(scenes, rows, pending, clock)
-    _set_state(folder, document, last=last)
+    _set_state(folder, document, last=last, **({"state": "failed"} if problems else {}))
+    if problems:
+        raise SegbatchError("\n".join(problems))
     remember(request, planned, crew.workers, last)
     say(f"Mapped in {duration(time.time() - clock['start'])}.")
     return document
@@ -191,7 +190,7 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         ledger=str(request.folder.ledger.absolute()),
         label_map=planned.label_map,
         settings=planned.choice.settings,
-        quantized=str(int8_path(request)) if planned.choice.settings.precision == "int8" else None,
+        quantized=str(int8_path(request, planned.choice)) if planned.choice.settings.precision == "int8" else None,
     )
     progress = BlockProgress(len(pending))
     sizes = {(scenes[index].id, block): scenes[index].grid[block].owned.area for index, block in pending.tolist()}

@@ -11,7 +11,7 @@ from segbatch.commands.request import Request
 from segbatch.config import Inference
 from segbatch.errors import InputError
 from segbatch.inference.int8 import Quantization, run_quantization
-from segbatch.inference.memory import available_memory
+from segbatch.inference.memory import total_memory
 from segbatch.inference.pool import Pool, plan_pool
 from segbatch.inference.probe import Probe, run_probe
 from segbatch.models.profile import Profile, cpu_name
@@ -65,8 +65,16 @@ def inline_workers(inference: Inference) -> Workers:
 
 def local_workers() -> Workers:
     """This machine's processor, all of it for one process."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Workers(1, None, False, _processor(threads), available_memory() or _USUAL_BYTES)
+    threads = _local_cpus()
+    return Workers(1, None, False, _processor(threads), total_memory() or _USUAL_BYTES)
+
+
+def planned_workers(inference: Inference) -> Workers:
+    """Who would predict on this machine, without asking Ray; GPUs are left out."""
+    if inference.engine == "inline":
+        return local_workers()
+    here = inference.model_copy(update={"use_gpu": False})
+    return ray_workers(here, Resources(nodes=((_local_cpus(), 0),)))
 
 
 def ray_workers(inference: Inference, resources: Resources) -> Workers:
@@ -80,7 +88,9 @@ def ray_workers(inference: Inference, resources: Resources) -> Workers:
     if use_gpu:
         return Workers(pool.max, None, True, resources.accelerator or "GPU", _USUAL_GPU_BYTES)
     threads = pool.threads or 1
-    return Workers(pool.max, threads, False, _processor(threads), (available_memory() or _USUAL_BYTES) // pool.max)
+    # The memory of this node stands for that of the others, which cannot be asked from here.
+    on_a_node = -(-pool.max // max(1, len(resources.nodes)))
+    return Workers(pool.max, threads, False, _processor(threads), (total_memory() or _USUAL_BYTES) // on_a_node)
 
 
 def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: int) -> Pool:
@@ -94,6 +104,10 @@ def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: 
         max_actors=inference.actors.max,
         blocks=blocks,
     )
+
+
+def _local_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor(threads: int) -> str:
@@ -130,13 +144,22 @@ class Crew:
         return call_once(function, job, cpus=self.workers.threads or 1, use_gpu=self.workers.use_gpu)
 
 
-def find_crew(request: Request, stack: ExitStack) -> Crew:
+def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
     """Join or start Ray where the request's engine is Ray; ``stack`` leaves it again.
+
+    Args:
+        request: What to map.
+        stack: Leaves Ray.
+        use_gpu: Whether the run that goes on has used GPUs; None for a new one. One that began on CPUs stays there,
+            with its backend; one that began on GPUs takes CPUs where there are no others.
 
     Raises:
         InputError: GPUs are asked for and there are none.
     """
-    if request.inference.engine == "inline":
-        return Crew(None, inline_workers(request.inference))
+    inference = request.inference
+    if use_gpu is False and inference.use_gpu == "auto":
+        inference = inference.model_copy(update={"use_gpu": False})
+    if inference.engine == "inline":
+        return Crew(None, inline_workers(inference))
     resources = stack.enter_context(ray_session(request.address))
-    return Crew(resources, ray_workers(request.inference, resources))
+    return Crew(resources, ray_workers(inference, resources))

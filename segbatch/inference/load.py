@@ -25,8 +25,6 @@ def load_predictor(
         InputError: The folder is not a bundle, or the backend is not installed.
     """
     keep_freed_memory()
-    # Ten bits less of a convolution would change class masks from one kind of GPU to another.
-    torch.backends.cudnn.allow_tf32 = False
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_bundle(bundle)

@@ -1,12 +1,12 @@
 """Running real windows through each backend: how fast it is, and how well it agrees with eager float32. Pure torch."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from segbatch.errors import InputError
 from segbatch.inference.tuning import REFERENCE, worth_trying
 from segbatch.models.backends.agreement import agreement
 from segbatch.models.backends.footprint import pixel_bytes
@@ -52,11 +52,11 @@ def measure(
             _, speed = _measure(bundle, samples, (backend, precision), device, reference, quantized)
         except UnsupportedError:
             speed = FAILED
-        except InputError:
-            continue  # it is not installed, and may be the next time
-        except Exception:
-            # Not every model goes through every compiler, and each has kinds of errors of its own. Eager always does.
-            speed = FAILED
+        except Exception as error:
+            # It is not installed, or memory ran out, or a compiler failed in a way of its own: eager always goes, and
+            # the next time this may.
+            logging.getLogger(__name__).info("%s in %s: %s", backend, precision, error)
+            continue
         speeds[kind(backend, precision)] = speed
     return replace(profile, speeds=speeds)
 

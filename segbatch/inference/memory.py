@@ -11,9 +11,12 @@ def resident_memory() -> int:
     return _kilobytes("/proc/self/status", "RssAnon:") * 1024
 
 
-def available_memory() -> int:
-    """Bytes that this machine can still give to processes; 0 where the system does not tell."""
-    return _kilobytes("/proc/meminfo", "MemAvailable:") * 1024
+def total_memory() -> int:
+    """Bytes of this machine's memory; 0 where the system does not tell.
+
+    Not what is free at the moment: the size of windows must not depend on what else the machine does.
+    """
+    return _kilobytes("/proc/meminfo", "MemTotal:") * 1024
 
 
 def _kilobytes(file: str, name: str) -> int:

@@ -93,7 +93,7 @@ class Costs:
     @property
     def waste(self) -> float:
         """Pixels run for each pixel kept."""
-        return self.pixels_run / self.pixels
+        return self.pixels_run / max(1, self.pixels)
 
 
 def check_sizes(stride: int, core: int | Literal["auto"], halo: int | Literal["auto"], blend: Blend) -> None:
@@ -119,7 +119,7 @@ def plan_scene(
     bands: tuple[int, ...],
     *,
     stride: int,
-    core: int | Literal["auto"],
+    core: tuple[int, int] | int | Literal["auto"],
     halo: int,
     window_pixels: int,
     block_bytes: int,
@@ -134,7 +134,7 @@ def plan_scene(
         info: What is known of the file.
         bands: 1-based band numbers in the order of the model's channels.
         stride: Of the model: windows start at multiples of it, as a prediction of the whole scene would.
-        core: Side of a core; ``auto`` for the one that wastes least within ``window_pixels``.
+        core: (rows, columns) or side of a core; ``auto`` for the one that wastes least within ``window_pixels``.
         halo: Context pixels around a core.
         window_pixels: Most pixels of the window of an automatic core.
         block_bytes: Budget for a block's pixels as stored, or its products where these are larger.
@@ -145,8 +145,11 @@ def plan_scene(
     Raises:
         InputError: Core or halo are not multiples of the stride, or windows do not overlap where they should.
     """
-    check_sizes(stride, core, halo, settings.blend)
-    if core == "auto":
+    for side in core if isinstance(core, tuple) else (core,):
+        check_sizes(stride, side, halo, settings.blend)
+    if isinstance(core, tuple):
+        core_height, core_width = core
+    elif core == "auto":
         core_height, core_width = fit_core(
             info.width, info.height, halo=halo, stride=stride, window_pixels=window_pixels
         )

@@ -15,6 +15,7 @@ from segbatch.geometry import Window
 from segbatch.inference.mosaic import Mosaic, Outputs
 from segbatch.inference.settings import Settings
 from segbatch.inference.views import average_views, probabilities
+from segbatch.models.allocator import touch_memory
 from segbatch.models.backends.forward import Forward
 
 
@@ -61,7 +62,7 @@ class Predictor:
         self._settings = settings or Settings()
         self._stride = stride
         self._batch_size = self._settings.batch_size
-        self._splits = 1
+        self._splits: dict[tuple[int, int], int] = {}
 
     def prepare(self, bands: int, dtype: str, *, core: tuple[int, int], halo: int) -> None:
         """Make the backend ready for windows of one shape, which may take it a minute, before any pixels come.
@@ -77,6 +78,7 @@ class Predictor:
         plain = settings.blend == "crop" and settings.tta == "none" and not settings.products
         pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *shape), dtype)).to(self._forward.device)
         valid = torch.zeros((self._batch_size, 1, *shape), dtype=torch.bool, device=self._forward.device)
+        touch_memory(int(self._forward.window_bytes * valid.numel()))
         with suppress(torch.OutOfMemoryError):  # the first block will find out, and what to do about it
             self._forward.prepare(pixels, valid, halo if plain else None)
 
@@ -120,7 +122,8 @@ class Predictor:
                 return Prediction(prediction.outputs, prediction.windows, prediction.seconds, note)
 
     def _predict(self, block: "_Block", core: tuple[int, int], halo: int) -> Prediction:
-        core = core[0] // self._splits, core[1] // self._splits
+        splits = self._splits.get(core, 1)
+        core = core[0] // splits, core[1] // splits
         device = self._forward.device
         clock = _Clock(device)
         source = _Source(block, device)
@@ -166,15 +169,16 @@ class Predictor:
         if self._batch_size > 1:
             self._batch_size //= 2
             return f"the GPU's memory ran out: going on with {self._batch_size} windows a batch"
-        smaller = core[0] // (2 * self._splits), core[1] // (2 * self._splits)
-        whole = all(side % (2 * self._splits) == 0 and side // (2 * self._splits) % self._stride == 0 for side in core)
+        splits = self._splits.get(core, 1)
+        smaller = core[0] // (2 * splits), core[1] // (2 * splits)
+        whole = all(side % (2 * splits) == 0 and side // (2 * splits) % self._stride == 0 for side in core)
         # Blended windows cannot be cut: their weights reach over all of them.
         if self._settings.blend != "crop" or not whole:
             raise SegbatchError(
-                f"The device's memory does not hold a window of {core[0] // self._splits + 2 * halo} x "
-                f"{core[1] // self._splits + 2 * halo} pixels: lower the core or the halo."
+                f"The device's memory does not hold a window of {core[0] // splits + 2 * halo} x "
+                f"{core[1] // splits + 2 * halo} pixels: lower the core or the halo."
             ) from error
-        self._splits *= 2
+        self._splits[core] = 2 * splits
         return f"the GPU's memory ran out: going on with cores of {smaller[0]} x {smaller[1]}"
 
 

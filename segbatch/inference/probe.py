@@ -57,8 +57,9 @@ class Probe:
         from segbatch.models.backends.available import available
 
         found: list[tuple[str, str]] = list(available("cuda" if self.use_gpu else "cpu"))
-        if self.backend and self.precision:
-            found = [(self.backend, self.precision)]
+        if self.backend:
+            # What is asked for by name may be what is never proposed.
+            found = [(self.backend, precision) for precision in (self.precision, "float32", "bf16") if precision]
         return [how for how in found if self.allows(kind(*how))]
 
     def would_learn(self, known: Profile | None) -> bool:

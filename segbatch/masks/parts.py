@@ -2,8 +2,8 @@
 
 It holds the compressed tiles of all levels that are local to the block, row by row and framed as the TIFF wants
 them, so that a row of tiles is copied in one piece, with a checksum for each. Where levels are left that blocks
-share tiles of, it ends with the block's pixels of the first of them. Blocks of nodata have a part too, of a few
-bytes: a part that is missing is always an error.
+share tiles of, it ends with the block's pixels of the first of them. A part that is missing is an error, but for
+blocks known to be nodata.
 """
 
 import hashlib

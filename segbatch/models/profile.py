@@ -66,7 +66,7 @@ class Profile:
         device: Name of the processor or GPU, and the threads of a process.
         pixel_bytes: Memory that eager float32 takes for each pixel of a window at its peak; 0 where it is not known.
         speeds: By ``backend/precision``.
-        runs: Of the latest run of each kind, by ``engine/backend/precision``.
+        runs: Of the latest run of each kind, by engine, backend, precision and how windows were put together.
     """
 
     device: str

@@ -46,6 +46,7 @@ def large(make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., 
         speeds: dict[str, Speed] | None = None,
         side: int = 20_000,
         asked: list[Probe] | None = None,
+        problem: str = "",
         **inference: Any,
     ) -> Choice:
         request = make_request(tmp_path / "run", {"a": path}, inference={"core": "auto", **inference})
@@ -56,6 +57,8 @@ def large(make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., 
         def measure(probe: Probe) -> Profile:
             if asked is not None:
                 asked.append(probe)
+            if problem:
+                raise InputError(problem)
             return Profile(workers.device, 400.0, SPEEDS if speeds is None else speeds)
 
         return choose(request, opened.card, [replace(scene, info=info)], workers, measure)
@@ -106,7 +109,7 @@ def test_eager_alone_is_float32_without_a_probe(large: Callable[..., Choice]) ->
 
 def test_a_backend_that_does_not_run_the_model_is_refused(large: Callable[..., Choice]) -> None:
     with pytest.raises(
-        InputError, match="openvino/float32 does not run this model .* pip install 'segbatch.openvino.'"
+        InputError, match="openvino/float32 does not run this model on a processor"
     ):
         large(backend="openvino", precision="float32")
 
@@ -123,6 +126,45 @@ def test_a_gpu_gets_larger_blocks_and_batches(large: Callable[..., Choice]) -> N
     assert (cpu.settings.batch_size, cpu.block_mb) == (1, 32)
     assert (gpu.settings.batch_size, gpu.block_mb) == (16, 128)
     assert large(GPU, core=256, batch_size=3).settings.batch_size == 3
+    # What the batch takes is in the budget too: 2 windows of 288 x 288 pixels at 600 bytes, by 0.7.
+    assert large(replace(GPU, memory=int(2.2 * 288**2 * 600 / 0.7)), core=256).settings.batch_size == 2
+
+
+def test_blended_windows_are_small_beside_their_blocks(large: Callable[..., Choice]) -> None:
+    crop, hann = large(), large(blend="hann")
+    assert (crop.window_pixels, crop.block_mb) == (6_000_000, 32)
+    assert (hann.window_pixels, hann.block_mb) == (640**2, 128)
+
+
+def test_other_backends_than_eager_get_one_shape_of_windows(
+    make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., str]
+) -> None:
+    """Each shape takes them seconds to get ready for, and memory that they keep."""
+    path = make_raster(tmp_path / "a.tif", np.ones((3, 64, 64), np.uint8))
+    for backend in ("eager", "onnx"):
+        request = make_request(tmp_path / "run", {"a": path}, inference={"core": "auto", "backend": backend})
+        opened = open_request(request)
+        scene = opened.scenes[0]
+        sizes = (9_000, 7_000), (5_000, 8_000), (500, 300)
+        scenes = [replace(scene, info=replace(scene.info, width=width, height=height)) for width, height in sizes]
+        choice = choose(request, opened.card, scenes, CPU, lambda _: Profile(CPU.device, 400.0, SPEEDS))
+        plans = replace(opened, scenes=tuple(scenes)).lay_out(choice).scenes
+        assert len({plan.core for plan in plans}) == (3 if backend == "eager" else 1)
+        assert (choice.core is None) == (backend == "eager")
+        # No larger than the largest scene needs.
+        small = choose(request, opened.card, scenes[2:], CPU, lambda _: Profile(CPU.device, 400.0, SPEEDS))
+        (plan,) = replace(opened, scenes=tuple(scenes[2:])).lay_out(small).scenes
+        assert max(plan.core) <= 512
+
+
+def test_scenes_without_a_window_to_measure_with_are_mapped_all_the_same(
+    large: Callable[..., Choice], capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = large(problem="a.tif has no window that is mostly valid.")
+    assert (choice.settings.backend, choice.settings.precision) == ("eager", "float32")
+    assert "no window that is mostly valid. Going on with eager/float32" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no window"):
+        large(problem="a.tif has no window that is mostly valid.", backend="onnx")
 
 
 def test_the_halo_follows_the_curve(
@@ -138,7 +180,7 @@ def test_the_halo_follows_the_curve(
 
 def test_a_choice_survives_json_and_yields_to_wishes(make_request: MakeRequest, tmp_path: Path) -> None:
     settings = Settings("hann", "flips", ("confidence",), "openvino", "bf16", 4)
-    choice = Choice(32, 1_000_000, 64, settings, 0.9991)
+    choice = Choice(32, 1_000_000, 64, settings, 0.9991, (512, 640), True)
     assert Choice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
     same = make_request(tmp_path, {}, inference={"blend": "hann", "tta": "flips", "confidence": True})
     assert with_wishes(choice, same) == choice

@@ -13,8 +13,8 @@ from segbatch.models.backends.mapper import Mapper
 
 
 def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: str, quantized: str | None) -> Function:
-    """See `segbatch.models.backends.forward.Builder`. Compiles at the first call, seconds to a minute."""
-    del valid, quantized
+    """See `segbatch.models.backends.forward.Builder`. Takes seconds to minutes."""
+    del quantized
     refuse_int8("compile", precision)
     if not has_compiler(pixels.device):
         also = " and Triton" if pixels.device.type == "cuda" else ""
@@ -23,4 +23,8 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
         )
     mapper.autocast = precision == "bf16"
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA aloud
-    return cast(Function, torch.compile(mapper, dynamic=False, fullgraph=True))
+    # Windows of another shape are another function: without this the ninth would be refused.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    function = cast(Function, torch.compile(mapper, dynamic=False, fullgraph=True))
+    function(pixels, valid)  # compiles
+    return function

@@ -1,12 +1,14 @@
 """A model ready to predict windows on a device, whatever runs it."""
 
 import importlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 
 from segbatch.errors import InputError
+from segbatch.models.backends.footprint import pixel_bytes
 from segbatch.models.backends.mapper import Mapper
 
 Function = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -19,6 +21,11 @@ _MODULES = {
     "onnx": "segbatch.models.backends.onnx",
     "tensorrt": "segbatch.models.backends.tensorrt",
 }
+
+
+_MOST_FUNCTIONS = 4
+"""Of other backends than eager each holds a network of its own. A run has few shapes of windows; scenes of eager, which
+costs nothing, may have one each."""
 
 
 class UnsupportedError(InputError):
@@ -81,8 +88,11 @@ class Forward:
         self._mean, self._std = tuple(mean), tuple(std)
         self._precision = precision
         self._quantized = quantized
+        self._backend = backend
         self._build: Builder = importlib.import_module(_MODULES[backend]).build
-        self._functions: dict[tuple[object, ...], Function] = {}
+        self._functions: OrderedDict[tuple[object, ...], Function] = OrderedDict()
+        # Ten bits less of a convolution would change class masks from one kind of GPU to another.
+        torch.backends.cudnn.allow_tf32 = False
 
     def classes(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int) -> torch.Tensor:
         """Class ids (batch, height - 2 * margin, width - 2 * margin) uint8 on the device; see `Mapper.forward`."""
@@ -91,6 +101,13 @@ class Forward:
     def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes, height, width) float32 on the device; see `Mapper.forward`."""
         return self._run(pixels, valid, None)
+
+    @property
+    def window_bytes(self) -> float:
+        """Memory of this process that a pass takes for each pixel of a window; 0 where it is not PyTorch's to take."""
+        if self.device.type != "cpu" or self._backend not in ("eager", "compile"):
+            return 0.0
+        return pixel_bytes(self._model, len(self._mean))
 
     def prepare(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int | None) -> Function:
         """The function for inputs like these, built at the first call.
@@ -102,9 +119,12 @@ class Forward:
         """
         key = (tuple(pixels.shape), pixels.dtype, margin)
         if key not in self._functions:
+            if len(self._functions) == _MOST_FUNCTIONS:
+                self._functions.popitem(last=False)
             mapper = Mapper(self._model, self._mean, self._std, margin).to(self.device).eval()
             with torch.inference_mode():
                 self._functions[key] = self._build(mapper, pixels, valid, self._precision, self._quantized)
+        self._functions.move_to_end(key)
         return self._functions[key]
 
     def _run(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int | None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""NVIDIA's TensorRT, on CUDA devices. No test has run it: the project's machines have no GPU."""
+"""NVIDIA's TensorRT, on CUDA devices. No test has run it on one."""
 
 import torch
 

@@ -1,0 +1,1 @@
+"""Measuring segbatch itself: speed, memory, seams, and how it compares with other programs."""

@@ -1,0 +1,211 @@
+"""The command line of the benchmarks: ``segbatch bench``. Heavy imports stay inside the commands.
+
+    segbatch bench run --scene m_3707504_ne_image.tif --encoder resnet18 --encoder resnet34
+    segbatch bench backends --bundle runs/naip/bundle --scene m_3707504_ne_image.tif
+    segbatch bench peers --bundle runs/naip/bundle --scene m_3707504_ne_image.tif
+    segbatch bench seams --bundle runs/naip/bundle --scene m_3707504_ne_image.tif --core 512
+    segbatch bench memory --side 100000 --dense 1,10,50
+    segbatch bench export --side 16384
+    segbatch bench forecast --bundle runs/naip/bundle --scene m_3707504_ne_image.tif
+
+Without --bundle a U-Net of random weights is made, without --scene a landscape is painted. The figures of a machine
+that does something else at the same time are worth nothing.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+Bundle = Annotated[Path | None, typer.Option(metavar="DIR", help="A trained model. Default: one of random weights.")]
+Scene = Annotated[str | None, typer.Option(metavar="IMAGE", help="Default: a painted landscape.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")]
+Engine = Annotated[Literal["ray", "inline"], typer.Option(help="What runs the pipeline.")]
+Backend = Annotated[
+    Literal["auto", "eager", "compile", "openvino", "onnx", "tensorrt"] | None, typer.Option(help="As of predict.")
+]
+Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="As of predict.")]
+Halo = Annotated[str, typer.Option(metavar="auto|N", help="As of predict.")]
+Side = Annotated[int, typer.Option(help="Pixels a side of the square of the scene that is used.")]
+
+
+class _RunByDefault(TyperGroup):
+    """``segbatch bench`` alone, or with options only, is ``segbatch bench run``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_RunByDefault, help="Measure segbatch on this machine: speed, memory, seams, other programs.")
+
+
+@app.command()
+def run(
+    bundle: Bundle = None,
+    scene: Scene = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="Of the model of random weights. Repeat. Default: resnet18 and resnet34.")
+    ] = None,
+    engine: Engine = "ray",
+    backend: Backend = None,
+    precision: Precision = None,
+    halo: Halo = "auto",
+    price_per_hour: Annotated[float | None, typer.Option(metavar="X", help="Of the machine, for the cost.")] = None,
+    json: Json = None,
+) -> None:
+    """How much of the model's own speed the pipeline keeps, from file to files."""
+    from segbatch.bench.material import prepare
+    from segbatch.bench.run import measure_run, print_runs
+    from segbatch.bench.show import write_results
+
+    inference: dict[str, Any] = {"engine": engine, "backend": backend, "precision": precision, "halo": _halo(halo)}
+    results = []
+    with _folder() as folder:
+        for name in ["-"] if bundle else encoder or ["resnet18", "resnet34"]:
+            material = prepare(bundle, scene, folder, name)
+            scene = material.scene
+            results.append(measure_run(material, folder / name, inference, price_per_hour))
+    print_runs(results)
+    write_results(json, "run", [result.to_json() for result in results])
+
+
+@app.command()
+def backends(
+    bundle: Bundle = None,
+    scene: Scene = None,
+    window: Annotated[int, typer.Option(help="Pixels a side of the windows.")] = 1024,
+    json: Json = None,
+) -> None:
+    """Each backend and precision: how fast, and how well it agrees with eager float32 on real windows."""
+    from segbatch.bench.backends import measure_backends, print_backends
+    from segbatch.bench.material import prepare
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        material = prepare(bundle, scene, folder)
+        results = measure_backends(material, window, folder)
+    print_backends(material, window, results)
+    write_results(json, "backends", results)
+
+
+@app.command()
+def peers(
+    bundle: Bundle = None,
+    scene: Scene = None,
+    side: Side = 2048,
+    limit: Annotated[
+        float, typer.Option(help="Share of pixels away from the scene's borders that may differ for the same quality.")
+    ] = 1.5e-4,
+    json: Json = None,
+) -> None:
+    """The same weights, pixels and machine under other programs (uv sync --group peers)."""
+    from segbatch.bench.material import prepare
+    from segbatch.bench.peers import measure_peers, print_peers
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        material = prepare(bundle, scene, folder)
+        result = measure_peers(material, folder, side, limit)
+    print_peers(result)
+    write_results(json, "peers", result.to_json())
+
+
+@app.command()
+def seams(
+    bundle: Bundle = None,
+    scene: Scene = None,
+    core: Annotated[int, typer.Option(help="Pixels a side of a core: small ones have many borders.")] = 512,
+    halo: Halo = "auto",
+    side: Side = 2048,
+    backend: Backend = None,
+    precision: Precision = None,
+    json: Json = None,
+) -> None:
+    """Whether the borders of cores and blocks can be seen in the class mask."""
+    from segbatch.bench.material import prepare
+    from segbatch.bench.seamcheck import check_seams, print_seams
+    from segbatch.bench.show import write_results
+
+    inference = {"core": core, "halo": _halo(halo), "backend": backend, "precision": precision}
+    with _folder() as folder:
+        result = check_seams(prepare(bundle, scene, folder), folder, side, inference)
+    print_seams(result)
+    write_results(json, "seams", result)
+
+
+@app.command()
+def memory(
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: a tiny U-Net of random weights.")] = None,
+    side: Annotated[int, typer.Option(help="Pixels a side of the sparse raster.")] = 100_000,
+    dense: Annotated[str, typer.Option(metavar="LIST", help="Dense rasters, as multiples of the base.")] = "1,10,50",
+    base: Annotated[int, typer.Option(help="Pixels a side of the base.")] = 2048,
+    engine: Engine = "ray",
+    json: Json = None,
+) -> None:
+    """Peak memory of each kind of process while scenes grow: it should not."""
+    from segbatch.bench.memory import measure_memory, print_memory
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        results = measure_memory(bundle, folder, side=side, dense=_numbers(dense), base=base, engine=engine)
+    print_memory(results)
+    write_results(json, "memory", results)
+
+
+@app.command()
+def export(
+    side: Annotated[int, typer.Option(help="Pixels a side of the class mask.")] = 16384,
+    json: Json = None,
+) -> None:
+    """A COG put together from the parts of blocks, against GDAL's COG driver."""
+    from segbatch.bench.export import measure_export, print_export
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        result = measure_export(folder, side)
+    print_export(result)
+    write_results(json, "export", result)
+
+
+@app.command()
+def forecast(
+    bundle: Bundle = None,
+    scene: Scene = None,
+    engine: Engine = "ray",
+    json: Json = None,
+) -> None:
+    """What plan foretells, against what the run then does and takes."""
+    from segbatch.bench.forecast import compare_forecast, print_forecast
+    from segbatch.bench.material import prepare
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        material = prepare(bundle, scene, folder)
+        lines = compare_forecast(material, folder, engine)
+    print_forecast(material, lines)
+    write_results(json, "forecast", lines)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="segbatch-bench-") as folder:
+        yield Path(folder)
+
+
+def _halo(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _numbers(text: str) -> list[int]:
+    from segbatch.errors import InputError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise InputError(f"--dense {text!r} is not a list of whole numbers from 1 on, as 1,10,50.")
+    return [int(word) for word in words]
