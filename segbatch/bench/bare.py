@@ -16,7 +16,7 @@ from segbatch.geometry import Lattice, Window, fit_core
 from segbatch.inference.plan import ScenePlan
 from segbatch.models.allocator import keep_freed_memory
 from segbatch.models.backends.footprint import pixel_bytes
-from segbatch.models.backends.forward import _MODULES, Function
+from segbatch.models.backends.forward import MODULES, Function
 from segbatch.models.backends.mapper import Mapper
 from segbatch.models.bundle import Bundle, load_bundle
 from segbatch.scenes import open_scene
@@ -124,7 +124,7 @@ class _Runner:
         card = self.bundle.card
         mapper = _Prepared(self.bundle.model, card.mean, card.std).to(self.device).eval()
         mapper.binds_both = not self._ours
-        build = importlib.import_module(_MODULES[self._backend]).build
+        build = importlib.import_module(MODULES[self._backend]).build
         valid = torch.ones((len(tensor), 1, *tensor.shape[2:]), dtype=torch.bool, device=self.device)
         function: Function = build(mapper, tensor, valid, self._precision, None)
         function(tensor, valid)

@@ -108,9 +108,7 @@ def test_eager_alone_is_float32_without_a_probe(large: Callable[..., Choice]) ->
 
 
 def test_a_backend_that_does_not_run_the_model_is_refused(large: Callable[..., Choice]) -> None:
-    with pytest.raises(
-        InputError, match="openvino/float32 does not run this model on a processor"
-    ):
+    with pytest.raises(InputError, match="openvino/float32 does not run this model on a processor"):
         large(backend="openvino", precision="float32")
 
 

@@ -14,7 +14,7 @@ from segbatch.models.backends.mapper import Mapper
 Function = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From (pixels, valid) to logits or class ids, as `Mapper.forward`."""
 
-_MODULES = {
+MODULES = {
     "eager": "segbatch.models.backends.eager",
     "compile": "segbatch.models.backends.compiled",
     "openvino": "segbatch.models.backends.openvino",
@@ -89,7 +89,7 @@ class Forward:
         self._precision = precision
         self._quantized = quantized
         self._backend = backend
-        self._build: Builder = importlib.import_module(_MODULES[backend]).build
+        self._build: Builder = importlib.import_module(MODULES[backend]).build
         self._functions: OrderedDict[tuple[object, ...], Function] = OrderedDict()
         # Ten bits less of a convolution would change class masks from one kind of GPU to another.
         torch.backends.cudnn.allow_tf32 = False
