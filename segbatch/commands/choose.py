@@ -209,6 +209,7 @@ def with_wishes(choice: Choice, request: Request) -> Choice:
         settings=settings,
         halo=choice.halo if wanted.halo == "auto" else wanted.halo,
         block_mb=choice.block_mb if wanted.block_mb == "auto" else wanted.block_mb,
+        core=choice.core if choice.core is None or wanted.core == "auto" else (wanted.core, wanted.core),
     )
 
 

@@ -54,7 +54,7 @@ def test_a_bundle(tiny_bundle: Path) -> None:
     assert lines["what"] == "bundle"
     assert lines["network"] == "Unet with resnet18"
     assert lines["classes"] == "water, forest, field, town"
-    assert (lines["stride"], lines["halo"]) == ("8 px", "16 px")
+    assert (lines["stride"], lines["halo"]) == ("8 px", "16 px, not measured")
     assert lines["mean"] == "100, 110, 90"
 
 

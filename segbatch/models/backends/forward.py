@@ -23,7 +23,7 @@ MODULES = {
 }
 
 
-_MOST_FUNCTIONS = 4
+_MOST_FUNCTIONS = 8
 """Of other backends than eager each holds a network of its own. A run has few shapes of windows; scenes of eager, which
 costs nothing, may have one each."""
 

@@ -91,3 +91,13 @@ def test_compile_without_a_compiler(
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"needs the C\+\+ compiler no-such-compiler: install it, or .* eager"):
         integer_forward("compile").classes(*integer_inputs(), 0)
+
+
+def test_functions_are_not_kept_for_ever(
+    integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs]
+) -> None:
+    """Of other backends each holds a network of its own, and scenes may have windows of many shapes."""
+    forward = integer_forward("eager")
+    for side in range(8, 48, 2):
+        forward.classes(*integer_inputs(1, side, 16), 2)
+    assert len(forward._functions) == 8
