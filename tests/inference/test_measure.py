@@ -40,7 +40,7 @@ def add_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def add(name: str, build: Any) -> None:
         monkeypatch.setitem(sys.modules, f"fake_{name}", SimpleNamespace(build=build))  # type: ignore[misc]
-        monkeypatch.setitem(forward._MODULES, name, f"fake_{name}")
+        monkeypatch.setitem(forward.MODULES, name, f"fake_{name}")
 
     return add
 
