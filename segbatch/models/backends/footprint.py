@@ -14,15 +14,22 @@ def pixel_bytes(model: torch.nn.Module, bands: int) -> float:
     """Bytes of tensors alive at the peak of a float32 forward pass, for each pixel of a window.
 
     The pass runs on PyTorch's meta device, where tensors have shapes but no memory, and takes milliseconds.
-    Weights are not counted, nor are the scratch buffers of a backend's kernels.
+    Weights are not counted, nor are the scratch buffers of a backend's kernels. A model that asks for the values of
+    its pixels cannot run there.
 
     Args:
         model: On any device; it is left as it is.
         bands: Channels of its input.
+
+    Returns:
+        Bytes; 0 where they cannot be found.
     """
     ghost = copy.deepcopy(model).to("meta").eval()
-    with torch.inference_mode(), _LiveBytes() as live:
-        ghost(torch.empty(1, bands, _SIDE, _SIDE, device="meta"))
+    try:
+        with torch.inference_mode(), _LiveBytes() as live:
+            ghost(torch.empty(1, bands, _SIDE, _SIDE, device="meta"))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return 0.0
     return live.peak / _SIDE**2
 
 
