@@ -180,11 +180,12 @@ def test_a_choice_survives_json_and_yields_to_wishes(make_request: MakeRequest, 
     settings = Settings("hann", "flips", ("confidence",), "openvino", "bf16", 4)
     choice = Choice(32, 1_000_000, 64, settings, 0.9991, (512, 640), True)
     assert Choice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
-    same = make_request(tmp_path, {}, inference={"blend": "hann", "tta": "flips", "confidence": True})
+    same = make_request(tmp_path, {}, inference={"core": "auto", "blend": "hann", "tta": "flips", "confidence": True})
     assert with_wishes(choice, same) == choice
     other = make_request(tmp_path, {}, inference={"backend": "eager", "halo": 16, "batch_size": 2})
     changed = with_wishes(choice, other)
     assert (changed.halo, changed.settings.backend, changed.settings.batch_size) == (16, "eager", 2)
+    assert changed.core == (64, 64)  # named by every request of these tests
     assert (changed.settings.blend, changed.settings.products) == ("crop", ())
 
 
