@@ -125,7 +125,6 @@ class PredictStage:
 
     Args:
         scenes: The plan.
-        bundle: Folder of the bundle.
         first: Index of the scene that comes first: the backend gets ready for its windows.
         bundle: Folder of the bundle.
         settings: How windows become class masks.
