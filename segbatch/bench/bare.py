@@ -184,7 +184,7 @@ def best_forward(request: Request, settled: Settled) -> Best:
         largest = runner.room()
         for core in dict.fromkeys([scene.core, *shapes]):
             lattice = Lattice(info.width, info.height, core[1], core[0], halo)
-            window = lattice.cores(lattice.rows // 2, lattice.cols // 2).buffered(halo)
+            window = lattice.window(lattice.rows // 2, lattice.cols // 2)
             for batch in _BATCHES:
                 if found and batch * window.area > (largest if batch == 1 else min(largest, _LARGEST_BATCH)):
                     break
@@ -203,4 +203,4 @@ def _windows(reader: SceneReader, scene: ScenePlan) -> Iterator[Window]:
     lattice = scene.grid.lattice
     for row, col in (divmod(number, lattice.cols) for number in range(lattice.rows * lattice.cols)):
         if read_padded(reader, lattice.core(row, col), scene.bands).valid.any():
-            yield lattice.cores(row, col).buffered(lattice.halo)
+            yield lattice.window(row, col)

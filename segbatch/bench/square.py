@@ -104,7 +104,7 @@ def predict_whole(bundle: Path, square: Square) -> Whole:
     values, valid = square.read()
     started = time.perf_counter()
     pixels, known = torch.from_numpy(values[None]).to(device), torch.from_numpy(valid[None, None]).to(device)
-    mask = forward.classes(pixels, known, 0)[0].cpu().numpy()
+    mask = forward.classes(pixels, known)[0].cpu().numpy()
     seconds = time.perf_counter() - started
     path = square.values.with_name("whole.npy")
     np.save(path, np.where(valid, mask, NODATA).astype(np.uint8))

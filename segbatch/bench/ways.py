@@ -13,7 +13,7 @@ from segbatch.bench.material import cores
 from segbatch.bench.processes import own_peak
 from segbatch.bench.square import Square
 from segbatch.classes import NODATA
-from segbatch.geometry import Lattice
+from segbatch.geometry import BlockGrid, Lattice, Tiling, Window
 from segbatch.inference.settings import Settings
 from segbatch.inference.tuning import REFERENCE
 
@@ -35,7 +35,7 @@ class Way:
     Args:
         tool: `OURS`, or one of `segbatch.bench.tilers.PACKAGES`.
         name: For tables.
-        window: Side in pixels of a window, to warm up with.
+        window: Side in pixels of a window.
         options: The tool's own.
         tuned: Whether freed memory is kept and the model has its channels last, as segbatch has it always.
         backend: Backend and precision.
@@ -118,9 +118,9 @@ def predict_square(bundle: Path, square: Square, way: Way, out: Path) -> tuple[f
         keep_freed_memory()
     torch.set_num_threads(cores())
     values, valid = square.read()
-    predict = _own(bundle, way) if way.tool == OURS else _other(bundle, way)
+    first = values[:, : way.window, : way.window], valid[: way.window, : way.window]
+    predict = _own(bundle, way, values) if way.tool == OURS else _other(bundle, way, *first)
     with torch.inference_mode():
-        predict(values[:, : way.window, : way.window], valid[: way.window, : way.window])
         started = time.perf_counter()
         mask = predict(values, valid)
         seconds = time.perf_counter() - started
@@ -128,7 +128,8 @@ def predict_square(bundle: Path, square: Square, way: Way, out: Path) -> tuple[f
     return seconds, own_peak()
 
 
-def _own(bundle: Path, way: Way) -> _Predict:
+def _own(bundle: Path, way: Way, like: NDArray[Any]) -> _Predict:
+    """Segbatch's predictor for an image like this, warmed up with one window."""
     import torch
 
     from segbatch.inference.load import load_predictor
@@ -138,21 +139,24 @@ def _own(bundle: Path, way: Way) -> _Predict:
     settings = Settings(backend=backend, precision=precision)
     predictor = load_predictor(str(bundle), settings, None, cores(), device)
     core, halo = way.options["core"], way.options["halo"]
+    lattice = Lattice(like.shape[2], like.shape[1], core[1], core[0], halo)
+    grid = BlockGrid(lattice, lattice.rows, lattice.cols)
+    block = grid[0]
 
     def predict(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        rows, cols = valid.shape
-        lattice = Lattice(cols, rows, core[1], core[0], halo)
-        whole = lattice.cores(0, 0, lattice.rows, lattice.cols).buffered(halo)
-        kept = lattice.scene.relative_to(whole)
-        pixels = np.zeros((len(values), whole.height, whole.width), values.dtype)
-        known = np.zeros((whole.height, whole.width), bool)
-        pixels[:, *kept.slices], known[kept.slices] = values, valid
-        return predictor.predict(pixels, known, core=core, halo=halo, kept=kept).mask
+        pixels = np.zeros((len(values), block.read.height, block.read.width), values.dtype)
+        known = np.zeros((block.read.height, block.read.width), bool)
+        pixels[:, *block.kept.slices], known[block.kept.slices] = values, valid
+        return predictor.predict(pixels, known, grid.tiling(block), kept=block.kept).mask
 
+    shape = lattice.window_height, lattice.window_width
+    alone = Tiling(*shape, Window(0, 0, shape[1], shape[0]), shape, shape, 0)
+    predictor.predict(np.zeros((len(like), *shape), like.dtype), np.ones(shape, bool), alone)
     return predict
 
 
-def _other(bundle: Path, way: Way) -> _Predict:
+def _other(bundle: Path, way: Way, values: NDArray[Any], valid: NDArray[np.bool_]) -> _Predict:
+    """Another program, warmed up with these pixels."""
     import torch
 
     from segbatch.bench.tilers import tile
@@ -173,4 +177,6 @@ def _other(bundle: Path, way: Way) -> _Predict:
         )  # fmt: skip
         return logits.argmax(0).to(torch.uint8).cpu().numpy()
 
+    with torch.inference_mode():
+        predict(values, valid)
     return predict

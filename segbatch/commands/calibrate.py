@@ -60,10 +60,11 @@ class Calibration:
         return [*lines, ("auto", self._auto(tolerance))]
 
     def _auto(self, tolerance: float) -> str:
-        core = self.curve.core, self.curve.core
-        halo = self.card.auto_halo(tolerance, lambda halo: core)
-        taken = f"takes {halo} px at cores of {core[0]} px"
-        if self.curve.expected(halo, core) <= tolerance:
+        side = self.curve.core
+        border = 4 / side
+        halo = self.card.auto_halo(tolerance, lambda halo: border)
+        taken = f"takes {halo} px at cores of {side} px"
+        if self.curve.expected(halo, border) <= tolerance:
             return f"{taken}, the smallest halo with at most {tolerance:.0e}; smaller cores need larger ones"
         return f"{taken}, though more than {tolerance:.0e} differ: these scenes tell of none that is good enough"
 

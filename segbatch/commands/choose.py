@@ -16,7 +16,7 @@ from segbatch.commands.progress import say
 from segbatch.commands.request import Request
 from segbatch.commands.workers import Workers
 from segbatch.errors import InputError
-from segbatch.geometry import fit_core
+from segbatch.geometry import Lattice, fit_core
 from segbatch.inference.int8 import Quantization
 from segbatch.inference.probe import Probe
 from segbatch.inference.samples import Source
@@ -88,6 +88,7 @@ class Choice:
             was compared with it.
         core: (rows, columns) of all cores, where the backend gets ready for each shape of windows anew; None to go by
             the request and by each scene's size.
+        uniform: Whether windows have one shape also in scenes too small for it, for the same reason.
         use_gpu: Whether the model runs on a GPU.
     """
 
@@ -97,6 +98,7 @@ class Choice:
     settings: Settings
     agreement: float | None = None
     core: tuple[int, int] | None = None
+    uniform: bool = False
     use_gpu: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -140,7 +142,11 @@ def choose(
     halo = request.inference.halo
     if halo == "auto":
         halo = _halo(request, card, scenes, window_pixels)
-    largest = max(_window(request, card, scene.info, halo, window_pixels) for scene in scenes)
+    core, uniform = None, False
+    if backend != "eager":
+        core, uniform = _common_core(request, card, scenes, halo, window_pixels)
+    lattices = (_lattice(request, card, scene.info, halo, window_pixels, core, uniform) for scene in scenes)
+    largest = max(lattice.window_height * lattice.window_width for lattice in lattices)
     usual_batch = 1
     if workers.use_gpu:
         held = _budget(workers) / (pixel_bytes(request, card, profile) * largest)
@@ -163,14 +169,16 @@ def choose(
             batch_size=usual_batch if size == "auto" else size,
         ),
         agreement=known.agreement if known and name != REFERENCE else None,
-        core=None if backend == "eager" else _common_core(request, card, scenes, halo, window_pixels),
+        core=core,
+        uniform=uniform,
         use_gpu=workers.use_gpu,
     )
 
 
 def int8_path(request: Request, choice: Choice) -> Path:
     """The file of the run's model in int8, which belongs to the bundle and to the windows."""
-    what = json.dumps([bundle_hash(request.bundle), choice.core, choice.halo, choice.settings.to_json()])
+    kept = choice.core, choice.uniform, choice.halo, choice.settings.to_json()
+    what = json.dumps([bundle_hash(request.bundle), *kept])
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     return (request.folder.path / f"model-int8-{digest}.onnx").absolute()
 
@@ -180,9 +188,11 @@ def quantization(
 ) -> Quantization:
     """How to make the model of a run in int8."""
     assert choice.core is not None  # of other backends than eager it is always chosen
-    height, width = (side + 2 * choice.halo for side in choice.core)
+    info = scenes[0].info  # of all scenes the windows have one shape
+    lattice = Lattice(info.width, info.height, choice.core[1], choice.core[0], choice.halo, choice.uniform)
+    shape = choice.settings.batch_size, lattice.window_height, lattice.window_width
     probe = replace(_probe(request, scenes, workers, math.inf), backend=choice.settings.backend, precision="int8")
-    return Quantization(probe, str(int8_path(request, choice)), (choice.settings.batch_size, height, width))
+    return Quantization(probe, str(int8_path(request, choice)), shape)
 
 
 def with_wishes(choice: Choice, request: Request) -> Choice:
@@ -269,16 +279,21 @@ def _probe(request: Request, scenes: Sequence[OpenScene], workers: Workers, pixe
 
 def _common_core(
     request: Request, card: Card, scenes: Sequence[OpenScene], halo: int, window_pixels: int
-) -> tuple[int, int]:
-    """(rows, columns) of cores for scenes of all sizes: what suits each where they are alike, else a square."""
-    cores = {_core(request, card, scene.info, halo, window_pixels) for scene in scenes}
+) -> tuple[tuple[int, int], bool]:
+    """(rows, columns) of cores for scenes of all sizes: what suits each where they are alike, else a square.
+
+    And whether windows have to be made uniform, to have one shape.
+    """
+    lattices = [_lattice(request, card, scene.info, halo, window_pixels) for scene in scenes]
+    cores = {(lattice.core_height, lattice.core_width) for lattice in lattices}
+    shapes = {(lattice.window_height, lattice.window_width) for lattice in lattices}
     if len(cores) == 1:
-        return cores.pop()
+        return cores.pop(), len(shapes) > 1
     step = math.lcm(card.stride, 64)
     side = max(step, (math.isqrt(window_pixels) - 2 * halo) // step * step)
     longest = max(max(scene.info.width, scene.info.height) for scene in scenes)
     side = min(side, -(-longest // step) * step)
-    return side, side
+    return (side, side), True
 
 
 def pixel_bytes(request: Request, card: Card, profile: Profile | None) -> float:
@@ -306,18 +321,24 @@ def _halo(request: Request, card: Card, scenes: Sequence[OpenScene], window_pixe
     """The smallest halo that the tolerance allows, by the bundle's curve; the card's where it has none."""
     largest = max(scenes, key=lambda scene: scene.info.width * scene.info.height).info
     return card.auto_halo(
-        request.inference.halo_tolerance, lambda halo: _core(request, card, largest, halo, window_pixels)
+        request.inference.halo_tolerance, lambda halo: _lattice(request, card, largest, halo, window_pixels).border
     )
 
 
-def _core(request: Request, card: Card, info: SceneInfo, halo: int, window_pixels: int) -> tuple[int, int]:
-    """(rows, columns) of a core."""
-    if request.inference.core != "auto":
-        return request.inference.core, request.inference.core
-    return fit_core(info.width, info.height, halo=halo, stride=card.stride, window_pixels=window_pixels)
-
-
-def _window(request: Request, card: Card, info: SceneInfo, halo: int, window_pixels: int) -> int:
-    """Pixels of a window."""
-    rows, cols = _core(request, card, info, halo, window_pixels)
-    return (rows + 2 * halo) * (cols + 2 * halo)
+def _lattice(
+    request: Request,
+    card: Card,
+    info: SceneInfo,
+    halo: int,
+    window_pixels: int,
+    core: tuple[int, int] | None = None,
+    uniform: bool = False,
+) -> Lattice:
+    """Of a scene; with the core that the request names or that suits the scene where none is given."""
+    wanted = request.inference.core
+    if core is None and wanted != "auto":
+        core = wanted, wanted
+    rows, cols = core or fit_core(
+        info.width, info.height, halo=halo, stride=card.stride, window_pixels=window_pixels
+    )  # fmt: skip
+    return Lattice(info.width, info.height, cols, rows, halo, uniform)

@@ -94,7 +94,7 @@ def _halo_reason(request: Request, planned: Plan) -> str:
     curve = planned.card.halo_curve
     if curve is None:
         return " (the bundle has no measured curve: segbatch calibrate makes one)"
-    expected = max(curve.expected(planned.choice.halo, scene.core) for scene in planned.scenes)
+    expected = max(curve.expected(planned.choice.halo, scene.grid.lattice.border) for scene in planned.scenes)
     return f": about {expected:.1e} of pixels differ from a prediction of the whole image"
 
 

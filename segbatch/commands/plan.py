@@ -67,6 +67,7 @@ class Opened:
                 block_bytes=choice.block_mb * 2**20,
                 settings=choice.settings,
                 num_classes=len(card.classes),
+                uniform=choice.uniform,
                 area=scene.area,
             )
             for scene in self.scenes

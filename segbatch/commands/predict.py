@@ -193,10 +193,10 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         quantized=str(int8_path(request, planned.choice)) if planned.choice.settings.precision == "int8" else None,
     )
     progress = BlockProgress(len(pending))
-    sizes = {(scenes[index].id, block): scenes[index].grid[block].owned.area for index, block in pending.tolist()}
+    grids = {scene.id: scene.grid for scene in scenes}
     told: set[str] = set()
     for row in _engine(work, request, crew):
-        progress.add(row.started, sizes[row.scene, row.block], row.error is not None)
+        progress.add(row.started, grids[row.scene][row.block].owned.area, row.error is not None)
         if row.note and row.note not in told:
             told.add(row.note)
             say(f"  {row.scene}, block {row.block}: {row.note}")

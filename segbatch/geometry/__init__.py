@@ -1,8 +1,20 @@
 """Pure geometry: windows, the lattice of cores, blocks. Imports numpy and affine only."""
 
 from segbatch.geometry.blending import Blend, axis_weights
-from segbatch.geometry.block import Block, BlockGrid, block_shape
-from segbatch.geometry.lattice import Lattice, fit_core
+from segbatch.geometry.block import Block, BlockGrid, Tile, Tiling, block_shape
+from segbatch.geometry.lattice import Lattice, fit_core, window_side
 from segbatch.geometry.window import Window
 
-__all__ = ["Blend", "Block", "BlockGrid", "Lattice", "Window", "axis_weights", "block_shape", "fit_core"]
+__all__ = [
+    "Blend",
+    "Block",
+    "BlockGrid",
+    "Lattice",
+    "Tile",
+    "Tiling",
+    "Window",
+    "axis_weights",
+    "block_shape",
+    "fit_core",
+    "window_side",
+]

@@ -5,6 +5,7 @@ an axis are divided by their sum over all windows that see the pixel, so those o
 no array of weights to divide by at the end, and pixels at a scene's border count as much as any other.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,26 +37,23 @@ def taper(blend: Blend, size: int) -> NDArray[np.float64]:
     raise ValueError(f"{blend!r} has no weights")
 
 
-def axis_weights(blend: Blend, core: int, halo: int, count: int) -> NDArray[np.float32]:
+def axis_weights(blend: Blend, size: int, starts: Sequence[int]) -> NDArray[np.float32]:
     """Weights of windows along one axis, normalised over the windows that see each pixel.
 
-    Windows are ``core`` pixels apart and ``core + 2 * halo`` long. Only pixels that all their windows are among
-    the ``count`` given get the scene's weights; with the windows that touch a block given, those are the block's.
+    Only pixels that all their windows are among those given get the scene's weights; with the windows that touch a
+    block given, those are the block's.
 
     Args:
         blend: ``hann`` or ``gaussian``.
-        core: Step between windows.
-        halo: Pixels of a window on each side of its core.
-        count: Windows, side by side.
+        size: Pixels along the side of a window.
+        starts: First pixels of the windows, in ascending order, the first of them 0.
 
     Returns:
-        (count, core + 2 * halo) float32.
+        (windows, size) float32.
     """
-    size = core + 2 * halo
     weights = taper(blend, size)
-    total = np.zeros(count * core + 2 * halo)
+    total = np.zeros(starts[-1] + size)
     # In the windows' order, so that a pixel's sum has the same bits whichever of its blocks computes it.
-    for number in range(count):
-        total[number * core : number * core + size] += weights
-    shares = [weights / total[number * core : number * core + size] for number in range(count)]
-    return np.stack(shares).astype(np.float32)
+    for start in starts:
+        total[start : start + size] += weights
+    return np.stack([weights / total[start : start + size] for start in starts]).astype(np.float32)

@@ -1,7 +1,7 @@
 """How large a halo a model needs: windows against whole images. Pure torch, knows nothing of Ray."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,8 +29,12 @@ _NEGLIGIBLE = 1e-6
 """After two halos in a row with no more than this share of differing pixels, larger ones are not looked at."""
 
 _LEAST_BORDER = 200
-"""Pixels of core borders that a point of the curve needs: one that differs is 4 / 1024 / 200 = 2e-5 of a core then,
-less than any tolerance to choose by."""
+"""Pixels of core borders that a sample needs to tell of a halo: one that differs is 4 / 1024 / 200 = 2e-5 of a core
+then, less than any tolerance to choose by."""
+
+_PLACES = 0.9
+"""Share of the samples that the curve holds for. Places differ a hundredfold in how much a lack of context changes, so
+that an average promises too much of those where seams would show."""
 
 
 def calibrate_halo(forward: Forward, sources: Sequence[Source], *, stride: int, pixels: int) -> HaloCurve | None:
@@ -70,8 +74,7 @@ def measure_halo(forward: Forward, samples: Iterable[Pixels], *, stride: int) ->
     Returns:
         The curve; None where the samples are too small, or too few of their pixels valid, to say anything.
     """
-    differing: Counter[int] = Counter()
-    border: Counter[int] = Counter()
+    rates: dict[int, list[float]] = defaultdict(list)
     pixels = 0
     # What differs must not be rounding: TF32 and cuDNN's choice of algorithm depend on a window's shape.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
@@ -86,6 +89,8 @@ def measure_halo(forward: Forward, samples: Iterable[Pixels], *, stride: int) ->
                 torch.cuda.empty_cache()
                 continue  # a smaller one may fit; without any the card's default stands
             pixels += int(sample.valid[windows[0].slices].sum())
+            differing: Counter[int] = Counter()
+            border: Counter[int] = Counter()
             for window, classes in zip(windows, alone, strict=True):
                 valid = sample.valid[window.slices]
                 differs = (whole[window.slices] != classes) & valid
@@ -93,7 +98,10 @@ def measure_halo(forward: Forward, samples: Iterable[Pixels], *, stride: int) ->
                     core = Window(0, 0, window.width, window.height).buffered(-halo).slices
                     differing[halo] += int(differs[core].sum())
                     border[halo] += _outline(valid[core])
-    points = _points(differing, border)
+            for halo in border:
+                if border[halo] >= _LEAST_BORDER:
+                    rates[halo].append(differing[halo] / border[halo])
+    points = _points(rates)
     return HaloCurve(_CORE, points, pixels) if len(points) > 1 else None
 
 
@@ -129,7 +137,7 @@ def _cut(sample: Pixels, window: Window) -> Pixels:
 def _classes(forward: Forward, pixels: Pixels) -> NDArray[np.uint8]:
     values = torch.from_numpy(np.ascontiguousarray(pixels.values)[None]).to(forward.device)
     valid = torch.from_numpy(np.ascontiguousarray(pixels.valid)[None, None]).to(forward.device)
-    return forward.classes(values, valid, 0)[0].cpu().numpy()
+    return forward.classes(values, valid)[0].cpu().numpy()
 
 
 def _outline(valid: NDArray[np.bool_]) -> int:
@@ -137,12 +145,16 @@ def _outline(valid: NDArray[np.bool_]) -> int:
     return int(valid.sum() - valid[1:-1, 1:-1].sum())
 
 
-def _points(differing: Counter[int], border: Counter[int]) -> tuple[tuple[int, float], ...]:
-    """The curve's points: differing pixels for each pixel of border, times the border of a core by its area."""
+def _points(rates: Mapping[int, Sequence[float]]) -> tuple[tuple[int, float], ...]:
+    """The curve's points: differing pixels for each pixel of border, times the border of a core by its area.
+
+    Args:
+        rates: Differing pixels for each pixel of border, of each sample, by halo.
+    """
     points: list[tuple[int, float]] = []
-    for halo in sorted(border):
-        settled = len(points) > 1 and all(share <= _NEGLIGIBLE for _, share in points[-2:])
-        if settled or border[halo] < _LEAST_BORDER:
+    for halo in sorted(rates):
+        if len(points) > 1 and all(share <= _NEGLIGIBLE for _, share in points[-2:]):
             break
-        points.append((halo, min(1.0, differing[halo] / border[halo] * 4 / _CORE)))
+        rate = float(np.quantile(rates[halo], _PLACES, method="higher"))
+        points.append((halo, min(1.0, rate * 4 / _CORE)))
     return tuple(points)

@@ -7,6 +7,7 @@ by a kill has no row in it: its block is done again.
 import hashlib
 import json
 import os
+import sys
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -123,6 +124,9 @@ class LedgerRow:
         return cls(
             **{
                 **data,
+                # Names of stages and scenes are the same in many thousand rows.
+                "scene": sys.intern(data["scene"]),
+                "seconds": {sys.intern(stage): seconds for stage, seconds in data["seconds"].items()},
                 "class_pixels": tuple(data["class_pixels"]),
                 "confusion": None if confusion is None else tuple(tuple(row) for row in confusion),
             }

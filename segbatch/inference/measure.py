@@ -84,14 +84,14 @@ def _measure(
         (torch.from_numpy(s.values[None]).to(device), torch.from_numpy(s.valid[None, None]).to(device)) for s in samples
     ]
     started = time.perf_counter()
-    forward.prepare(*inputs[0], 0)
-    classes = torch.cat([forward.classes(*pair, 0).cpu() for pair in inputs])
+    forward.prepare(*inputs[0], logits=False)
+    classes = torch.cat([forward.classes(*pair).cpu() for pair in inputs])
     first = time.perf_counter() - started
     times = []
     for _ in range(_ROUNDS):
         started = time.perf_counter()
         for pair in inputs:
-            forward.classes(*pair, 0).cpu()
+            forward.classes(*pair).cpu()
         times.append(time.perf_counter() - started)
     valid = torch.cat([pair[1][:, 0].cpu() for pair in inputs])
     agreed = 1.0 if reference is None else agreement(reference, classes, valid)

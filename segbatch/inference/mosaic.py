@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA, PROBABILITY_STEPS
-from segbatch.geometry import Window, axis_weights
+from segbatch.geometry import Tile, Tiling, Window, axis_weights
 from segbatch.inference.settings import Settings
 
 
@@ -36,93 +36,80 @@ class Mosaic:
     """The outputs of a block while its windows come in.
 
     Args:
-        shape: (rows, columns) of the block as read: whole cores and a halo on each side.
+        tiling: The block's windows.
         kept: The part of it that the block keeps.
         wanted: (rows, columns) bool of ``kept``: the pixels to predict.
         settings: How windows become class masks.
-        core: (rows, columns) of a core; windows start at multiples of it.
-        halo: Pixels of a window on each side of its core.
         device: Where predictions come from.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        tiling: Tiling,
         kept: Window,
         wanted: NDArray[np.bool_],
         settings: Settings,
-        *,
-        core: tuple[int, int],
-        halo: int,
         device: torch.device,
     ) -> None:
-        self._width, self._kept, self._wanted, self._settings = shape[1], kept, wanted, settings
-        self._core, self._halo, self._device = core, halo, device
+        self._tiling, self._kept, self._wanted, self._settings = tiling, kept, wanted, settings
+        self._device = device
         self._mask = torch.full((kept.height, kept.width), NODATA, dtype=torch.uint8, device=device)
         self._confidence = torch.full_like(self._mask, NODATA) if "confidence" in settings.products else None
         self._probabilities: torch.Tensor | None = None
         self._sums: torch.Tensor | None = None
         self._row = 0
-        self._rows, self._cols = ((side - 2 * halo) // core_side for side, core_side in zip(shape, core, strict=True))
         if settings.blend != "crop":
             self._row_weights, self._col_weights = (
-                torch.from_numpy(axis_weights(settings.blend, side, halo, count)).to(device)
-                for side, count in zip(core, (self._rows, self._cols), strict=True)
+                torch.from_numpy(axis_weights(settings.blend, side, starts)).to(device)
+                for side, starts in zip(tiling.window, (tiling.row_starts, tiling.col_starts), strict=True)
             )
 
-    def windows(self) -> list[Window]:
-        """The windows to run, in the block's array, row by row; those without a pixel to predict are left out."""
-        height, width = self._core[0] + 2 * self._halo, self._core[1] + 2 * self._halo
-        grid = (
-            Window(col * self._core[1], row * self._core[0], width, height)
-            for row in range(self._rows)
-            for col in range(self._cols)
-        )
-        return [window for window in grid if self._is_wanted(window)]
+    def tiles(self) -> list[Tile]:
+        """The windows to run, row by row; those without a pixel to predict are left out."""
+        return [tile for tile in self._tiling if self._is_wanted(tile)]
 
-    def put_classes(self, windows: Sequence[Window], ids: torch.Tensor) -> None:
+    def put_classes(self, tiles: Sequence[Tile], ids: torch.Tensor) -> None:
         """Keep the cores' class ids.
 
         Args:
-            windows: Of the batch.
-            ids: (batch, rows, columns) uint8 of the cores; what is beyond ``windows`` is padding.
+            tiles: Of the batch.
+            ids: (batch, rows, columns) uint8 of the windows; what is beyond ``tiles`` is padding.
         """
-        for window, found in zip(windows, ids, strict=False):
-            target, source = self._owned(self._core_of(window))
-            self._mask[target] = found[source]
+        for tile, found in zip(tiles, ids, strict=False):
+            common = self._common(tile.core)
+            self._mask[common.relative_to(self._kept).slices] = found[common.relative_to(tile.window).slices]
 
-    def put_probabilities(self, windows: Sequence[Window], probabilities: torch.Tensor, ids: torch.Tensor) -> None:
+    def put_probabilities(self, tiles: Sequence[Tile], probabilities: torch.Tensor, ids: torch.Tensor) -> None:
         """Keep the cores' class ids and what else is asked for.
 
         Args:
-            windows: Of the batch.
-            probabilities: (batch, classes, rows, columns) of the cores.
-            ids: (batch, rows, columns) uint8 of the cores.
+            tiles: Of the batch.
+            probabilities: (batch, classes, rows, columns) of the windows.
+            ids: (batch, rows, columns) uint8 of the windows.
         """
-        for window, shares, found in zip(windows, probabilities, ids, strict=False):
-            self._write(self._core_of(window), shares, found)
+        for tile, shares, found in zip(tiles, probabilities, ids, strict=False):
+            self._write(self._common(tile.core), tile.window, shares, found)
 
-    def blend(self, windows: Sequence[Window], probabilities: torch.Tensor) -> None:
+    def blend(self, tiles: Sequence[Tile], probabilities: torch.Tensor) -> None:
         """Add weighted probabilities of windows.
 
         Args:
-            windows: Of the batch, in the order of `windows`.
+            tiles: Of the batch, in the order of `tiles`.
             probabilities: (batch, classes, rows, columns) of the whole windows.
         """
         if self._sums is None:
             classes, height = probabilities.shape[1:3]
-            self._sums = torch.zeros((classes, height, self._width), device=self._device)
-        for window, shares in zip(windows, probabilities, strict=False):
-            row, col = window.row_off // self._core[0], window.col_off // self._core[1]
-            while self._row < row:
-                self._end_row(self._core[0])
-            weights = self._row_weights[row][:, None] * self._col_weights[col][None, :]
-            self._sums[:, :, window.col_off : window.col_end] += shares * weights
+            self._sums = torch.zeros((classes, height, self._tiling.width), device=self._device)
+        for tile, shares in zip(tiles, probabilities, strict=False):
+            while self._row < tile.row:
+                self._end_row()
+            weights = self._row_weights[tile.row][:, None] * self._col_weights[tile.col][None, :]
+            self._sums[:, :, tile.window.col_off : tile.window.col_end] += shares * weights
 
     def outputs(self) -> Outputs:
         """All windows are in: the block's arrays, in this process's memory."""
         if self._sums is not None:
-            self._end_row(self._sums.shape[1])
+            self._write_sums(self._sums.shape[1])
         found = [
             None if array is None else array.cpu().numpy()
             for array in (self._mask, self._confidence, self._probabilities)
@@ -135,32 +122,39 @@ class Mosaic:
         assert mask is not None
         return Outputs(mask, confidence, probabilities)
 
-    def _end_row(self, final: int) -> None:
-        """No window to come reaches the first ``final`` rows of the sums: write them and make room."""
+    def _end_row(self) -> None:
+        """No window to come reaches the rows above the next row of windows: write them and make room."""
         assert self._sums is not None
-        rows = self._sums[:, :final]
-        self._write(Window(0, self._row * self._core[0], self._width, final), rows, rows.argmax(0).to(torch.uint8))
-        self._sums = torch.cat([self._sums[:, final:], torch.zeros_like(rows)], dim=1)
+        starts = self._tiling.row_starts
+        final = starts[self._row + 1] - starts[self._row]
+        if final > 0:
+            self._write_sums(final)
+            self._sums = torch.cat([self._sums[:, final:], torch.zeros_like(self._sums[:, :final])], dim=1)
         self._row += 1
 
-    def _core_of(self, window: Window) -> Window:
-        return window.buffered(-self._halo)
+    def _write_sums(self, final: int) -> None:
+        """Write the first ``final`` rows of the sums."""
+        assert self._sums is not None
+        rows = self._sums[:, :final]
+        lines = Window(0, self._tiling.row_starts[self._row], self._tiling.width, final)
+        common = lines.intersection(self._kept)
+        if common is not None:
+            self._write(common, lines, rows, rows.argmax(0).to(torch.uint8))
 
-    def _is_wanted(self, window: Window) -> bool:
+    def _is_wanted(self, tile: Tile) -> bool:
         """Whether a window gives a pixel that is to be predicted."""
-        seen = (self._core_of(window) if self._settings.blend == "crop" else window).intersection(self._kept)
+        seen = (tile.core if self._settings.blend == "crop" else tile.window).intersection(self._kept)
         return seen is not None and bool(self._wanted[seen.relative_to(self._kept).slices].any())
 
-    def _owned(self, window: Window) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Where the kept part of a window lies: in the outputs, and in the window."""
-        common = window.intersection(self._kept)
+    def _common(self, core: Window) -> Window:
+        """The part of a core that is kept."""
+        common = core.intersection(self._kept)
         assert common is not None  # windows that keep nothing are not run
-        return common.relative_to(self._kept).slices, common.relative_to(window).slices
+        return common
 
-    def _write(self, window: Window, probabilities: torch.Tensor, ids: torch.Tensor) -> None:
-        if window.intersection(self._kept) is None:
-            return
-        target, source = self._owned(window)
+    def _write(self, part: Window, whole: Window, probabilities: torch.Tensor, ids: torch.Tensor) -> None:
+        """Keep a part of what is predicted of a window."""
+        target, source = part.relative_to(self._kept).slices, part.relative_to(whole).slices
         self._mask[target] = ids[source]
         if self._confidence is not None:
             self._confidence[target] = _quantised(probabilities[:, *source].amax(0))

@@ -28,6 +28,10 @@ is left of a cluster after a node is lost."""
 _NO_PROGRESS_SECONDS = 1800
 """Longest time without a block done: booting a node, or one block on a slow CPU, must fit in."""
 
+_MOST_BLOCKS = 10_000
+"""Blocks of a Ray dataset. Of each Ray Data keeps some 20 kB in the driver until the dataset ends; the next one starts
+new actors, which takes them seconds."""
+
 _NO_LIMIT_SECONDS = 7 * 24 * 3600
 
 _Item = TypeVar("_Item")
@@ -63,10 +67,10 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
                 fatal = str(error)
         return {"row": [""], "fatal": [fatal]}
 
-    with _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight), _plain_errors():
+    def map_some(numbers: range) -> Iterator[LedgerRow]:
         # One row a Ray block all the way: batches are then views of shared memory, never copies.
         rows = (
-            _numbers(len(work.pending))
+            _numbers(numbers)
             .map_batches(
                 read_block,
                 batch_size=None,
@@ -98,6 +102,11 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
                     raise SegbatchError(str(fatal))
                 yield LedgerRow.from_json(str(line))
 
+    blocks = range(len(work.pending))
+    with _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight), _plain_errors():
+        for first in range(0, len(blocks), _MOST_BLOCKS):
+            yield from map_some(blocks[first : first + _MOST_BLOCKS])
+
 
 def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = _IO_CPUS) -> Iterator[str]:
     """Call a function on each item, a Ray task each, and yield the results as they come.
@@ -113,7 +122,7 @@ def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: fl
         return {"result": [function(shared.get()[int(batch["number"][0])])]}
 
     with _quiet_context(_NO_LIMIT_SECONDS), _plain_errors():
-        results = _numbers(len(items)).map_batches(call, batch_size=None, num_cpus=cpus)
+        results = _numbers(range(len(items))).map_batches(call, batch_size=None, num_cpus=cpus)
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
             yield from map(str, batch["result"])
 
@@ -165,9 +174,9 @@ def _plain_errors() -> Iterator[None]:
         raise SegbatchError(f"The work failed on Ray: {lines[-1] if lines else type(error).__name__}") from error
 
 
-def _numbers(count: int) -> ray.data.Dataset:
-    """The numbers from 0, one a Ray block."""
-    return ray.data.read_datasource(_Numbers(count), override_num_blocks=count, num_cpus=_IO_CPUS)
+def _numbers(numbers: range) -> ray.data.Dataset:
+    """Numbers, one a Ray block."""
+    return ray.data.read_datasource(_Numbers(numbers), override_num_blocks=len(numbers), num_cpus=_IO_CPUS)
 
 
 class _Shared(Generic[_Value]):
@@ -222,20 +231,20 @@ class _Predict:
 class _Numbers(Datasource):
     """The numbers of the pending blocks, one a Ray block: descriptors only, pixels are read downstream."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, numbers: range) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._count = count
+        self._numbers = numbers
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Bytes of the numbers."""
-        return 8 * self._count
+        return 8 * len(self._numbers)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, *args: Any, **kwargs: Any
     ) -> list[ReadTask]:
         """A task for each number, whatever parallelism Ray would choose."""
         metadata = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
-        return [ReadTask(_Number(number), metadata) for number in range(self._count)]
+        return [ReadTask(_Number(number), metadata) for number in self._numbers]
 
 
 @dataclass(frozen=True, slots=True)

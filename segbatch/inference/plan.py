@@ -125,6 +125,7 @@ def plan_scene(
     block_bytes: int,
     settings: Settings,
     num_classes: int,
+    uniform: bool = False,
     area: SceneArea | None = None,
 ) -> ScenePlan:
     """Lay the lattice and the blocks over a scene.
@@ -140,6 +141,7 @@ def plan_scene(
         block_bytes: Budget for a block's pixels as stored, or its products where these are larger.
         settings: How windows become class masks.
         num_classes: Number of classes.
+        uniform: Whether windows have the shape that those of a larger scene would have.
         area: The part of the scene to map; None for all of it.
 
     Raises:
@@ -155,7 +157,7 @@ def plan_scene(
         )
     else:
         core_height = core_width = core
-    lattice = Lattice(info.width, info.height, core_width, core_height, halo)
+    lattice = Lattice(info.width, info.height, core_width, core_height, halo, uniform)
     written = 1 + ("confidence" in settings.products) + num_classes * ("probabilities" in settings.products)
     bytes_per_pixel = max(len(bands) * np.dtype(info.dtype).itemsize, written)
     shape = block_shape(lattice, bytes_per_pixel, block_bytes, _TILE_MULTIPLE)
@@ -200,11 +202,11 @@ def _within(scene: ScenePlan, area: SceneArea) -> tuple[int, int, int, int, int]
     windows = 0
     unique: set[tuple[int, int]] = set()
     for block in touched:
-        inner = block.read.buffered(-lattice.halo)
-        for row in range(inner.row_off // lattice.core_height, inner.row_end // lattice.core_height):
-            for col in range(inner.col_off // lattice.core_width, inner.col_end // lattice.core_width):
-                core = lattice.core(row, col)
-                seen = (core.buffered(lattice.halo) if grid.overlapping else core).intersection(block.owned)
+        cores = block.cores
+        for row in range(cores.row_off // lattice.core_height, cores.row_end // lattice.core_height):
+            for col in range(cores.col_off // lattice.core_width, cores.col_end // lattice.core_width):
+                window = lattice.window(row, col) if grid.overlapping else lattice.core(row, col)
+                seen = window.intersection(block.owned)
                 if seen is not None and area.intersects(seen):
                     windows += 1
                     unique.add((row, col))
@@ -215,19 +217,12 @@ def _within(scene: ScenePlan, area: SceneArea) -> tuple[int, int, int, int, int]
 
 def _windows(grid: BlockGrid) -> int:
     """Windows that all blocks run; rows and columns are independent."""
-    rows, cols = grid.lattice.rows, grid.lattice.cols
+    lattice = grid.lattice
     if not grid.overlapping:
-        return rows * cols
-    halo = grid.lattice.halo
-    return _spanned(rows, grid.block_rows, -(-halo // grid.lattice.core_height)) * _spanned(
-        cols, grid.block_cols, -(-halo // grid.lattice.core_width)
-    )
-
-
-def _spanned(cores: int, per_block: int, reach: int) -> int:
-    """Sum over blocks along an axis of the cores that they run."""
-    starts = np.arange(0, cores, per_block)
-    return int((np.minimum(np.minimum(starts + per_block, cores) + reach, cores) - np.maximum(starts - reach, 0)).sum())
+        return lattice.rows * lattice.cols
+    rows = sum(grid[row * grid.cols].cores.height // lattice.core_height for row in range(grid.rows))
+    cols = sum(grid[col].cores.width // lattice.core_width for col in range(grid.cols))
+    return rows * cols
 
 
 def _pixels_read(grid: BlockGrid) -> int:
@@ -270,6 +265,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, s
             "label": None if scene.ref.label is None else file_stamp(scene.ref.label),
             "core": scene.core,
             "halo": scene.grid.lattice.halo,
+            "window": [scene.grid.lattice.window_height, scene.grid.lattice.window_width],
             "block": scene.shard,
             "area": None if scene.area is None else scene.area.digest,
         }
@@ -279,7 +275,9 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, s
     return {
         "bundle": bundle,
         "scenes": {item["id"]: _digest(item) for item in described},
-        "settings": {item["id"]: _digest([item["core"], item["halo"], item["block"]]) for item in described},
+        "settings": {
+            item["id"]: _digest([item["core"], item["halo"], item["window"], item["block"]]) for item in described
+        },
         "label_values": _digest(label_map.values) if labelled else None,
         "predict": settings.to_json(),
     }

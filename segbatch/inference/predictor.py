@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from segbatch.errors import SegbatchError
-from segbatch.geometry import Window
+from segbatch.geometry import Tile, Tiling, Window
 from segbatch.inference.mosaic import Mosaic, Outputs
 from segbatch.inference.settings import Settings
 from segbatch.inference.views import average_views, probabilities
@@ -64,101 +64,90 @@ class Predictor:
         self._batch_size = self._settings.batch_size
         self._splits: dict[tuple[int, int], int] = {}
 
-    def prepare(self, bands: int, dtype: str, *, core: tuple[int, int], halo: int) -> None:
+    def prepare(self, bands: int, dtype: str, window: tuple[int, int]) -> None:
         """Make the backend ready for windows of one shape, which may take it a minute, before any pixels come.
 
         Args:
             bands: Number of bands.
             dtype: numpy's name of the pixel type.
-            core: (rows, columns) of a core.
-            halo: Context pixels around a core.
+            window: (rows, columns).
         """
-        shape = core[0] + 2 * halo, core[1] + 2 * halo
         settings = self._settings
         plain = settings.blend == "crop" and settings.tta == "none" and not settings.products
-        pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *shape), dtype)).to(self._forward.device)
-        valid = torch.zeros((self._batch_size, 1, *shape), dtype=torch.bool, device=self._forward.device)
+        pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *window), dtype)).to(self._forward.device)
+        valid = torch.zeros((self._batch_size, 1, *window), dtype=torch.bool, device=self._forward.device)
         touch_memory(int(self._forward.window_bytes * valid.numel()))
         with suppress(torch.OutOfMemoryError):  # the first block will find out, and what to do about it
-            self._forward.prepare(pixels, valid, halo if plain else None)
+            self._forward.prepare(pixels, valid, logits=not plain)
 
     def predict(
         self,
         values: NDArray[Any],
         valid: NDArray[np.bool_],
+        tiling: Tiling,
         *,
-        core: tuple[int, int],
-        halo: int,
         kept: Window | None = None,
         wanted: NDArray[np.bool_] | None = None,
     ) -> Prediction:
         """Predict a block.
 
         Args:
-            values: (bands, height, width) as stored, where height and width are those of whole cores and a
-                halo on each side.
+            values: (bands, height, width) as stored.
             valid: (height, width) bool, True = a real pixel.
-            core: (rows, columns) of a core.
-            halo: Context pixels around a core.
-            kept: The part that the block keeps; all but the halo when None.
+            tiling: The windows.
+            kept: The part that the block keeps; all its cores when None.
             wanted: (rows, columns) of ``kept``: which pixels are to be predicted; all valid ones when None.
 
         Raises:
             SegbatchError: The device's memory does not hold one window.
         """
-        height, width = valid.shape[0] - 2 * halo, valid.shape[1] - 2 * halo
-        if height <= 0 or width <= 0 or height % core[0] or width % core[1]:
-            raise ValueError(f"a block of {height} x {width} pixels is not made of cores of {core[0]} x {core[1]}")
-        kept = kept or Window(halo, halo, width, height)
+        if valid.shape != (tiling.height, tiling.width):
+            raise ValueError(f"{valid.shape[0]} x {valid.shape[1]} pixels are not those of {tiling}")
+        kept = kept or tiling.cores
         inner = valid[kept.slices]
         wanted = inner if wanted is None else wanted & inner
         note = ""
         while True:
             try:
-                prediction = self._predict(_Block(values, valid, wanted, kept), core, halo)
+                prediction = self._predict(_Block(values, valid, wanted, kept), tiling)
             except torch.OutOfMemoryError as error:
-                note = self._shrink(core, halo, error)
+                note = self._shrink(tiling, error)
             else:
                 return Prediction(prediction.outputs, prediction.windows, prediction.seconds, note)
 
-    def _predict(self, block: "_Block", core: tuple[int, int], halo: int) -> Prediction:
-        splits = self._splits.get(core, 1)
-        core = core[0] // splits, core[1] // splits
+    def _predict(self, block: "_Block", tiling: Tiling) -> Prediction:
+        tiling = tiling.split(self._splits.get(tiling.core, 1))
         device = self._forward.device
         clock = _Clock(device)
         source = _Source(block, device)
         clock.lap("upload")
-        mosaic = Mosaic(
-            block.valid.shape, block.kept, block.wanted, self._settings, core=core, halo=halo, device=device
-        )
-        windows = mosaic.windows()
+        mosaic = Mosaic(tiling, block.kept, block.wanted, self._settings, device)
+        tiles = mosaic.tiles()
         with torch.inference_mode():
-            for first in range(0, len(windows), self._batch_size):
-                batch = windows[first : first + self._batch_size]
-                self._run(mosaic, batch, *source.batch(batch, self._batch_size), halo)
+            for first in range(0, len(tiles), self._batch_size):
+                batch = tiles[first : first + self._batch_size]
+                self._run(mosaic, batch, *source.batch([tile.window for tile in batch], self._batch_size))
             clock.lap("forward")
             outputs = mosaic.outputs()
         clock.lap("download")
-        return Prediction(outputs, len(windows) * self._settings.views, clock.seconds)
+        return Prediction(outputs, len(tiles) * self._settings.views, clock.seconds)
 
-    def _run(
-        self, mosaic: Mosaic, batch: Sequence[Window], pixels: torch.Tensor, valid: torch.Tensor, halo: int
-    ) -> None:
+    def _run(self, mosaic: Mosaic, batch: Sequence[Tile], pixels: torch.Tensor, valid: torch.Tensor) -> None:
         """Predict a batch of windows and hand what they give to the mosaic."""
         settings, forward = self._settings, self._forward
         if settings.blend != "crop":
             mosaic.blend(batch, average_views(forward.logits, pixels, valid, settings.tta))
         elif settings.tta != "none":
-            shares = _cropped(average_views(forward.logits, pixels, valid, settings.tta), halo)
+            shares = average_views(forward.logits, pixels, valid, settings.tta)
             mosaic.put_probabilities(batch, shares, shares.argmax(1).to(torch.uint8))
         elif settings.products:
-            logits = _cropped(forward.logits(pixels, valid), halo)
+            logits = forward.logits(pixels, valid)
             # Of the logits, as without the products: rounding in the softmax may make ties.
             mosaic.put_probabilities(batch, probabilities(logits), logits.argmax(1).to(torch.uint8))
         else:
-            mosaic.put_classes(batch, forward.classes(pixels, valid, halo))
+            mosaic.put_classes(batch, forward.classes(pixels, valid))
 
-    def _shrink(self, core: tuple[int, int], halo: int, error: torch.OutOfMemoryError) -> str:
+    def _shrink(self, tiling: Tiling, error: torch.OutOfMemoryError) -> str:
         """Halve the batch, or where it is one window already the core.
 
         Returns:
@@ -169,22 +158,18 @@ class Predictor:
         if self._batch_size > 1:
             self._batch_size //= 2
             return f"the GPU's memory ran out: going on with {self._batch_size} windows a batch"
+        core = tiling.core
         splits = self._splits.get(core, 1)
         smaller = core[0] // (2 * splits), core[1] // (2 * splits)
         whole = all(side % (2 * splits) == 0 and side // (2 * splits) % self._stride == 0 for side in core)
         # Blended windows cannot be cut: their weights reach over all of them.
         if self._settings.blend != "crop" or not whole:
+            height, width = tiling.split(splits).window
             raise SegbatchError(
-                f"The device's memory does not hold a window of {core[0] // splits + 2 * halo} x "
-                f"{core[1] // splits + 2 * halo} pixels: lower the core or the halo."
+                f"The device's memory does not hold a window of {height} x {width} pixels: lower the core or the halo."
             ) from error
         self._splits[core] = 2 * splits
         return f"the GPU's memory ran out: going on with cores of {smaller[0]} x {smaller[1]}"
-
-
-def _cropped(image: torch.Tensor, halo: int) -> torch.Tensor:
-    """(batch, classes, height, width) without the halo."""
-    return image[:, :, halo : image.shape[2] - halo, halo : image.shape[3] - halo]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -149,7 +149,8 @@ class PredictStage:
         self._scenes = scenes
         self._predictor = load_predictor(bundle, settings, quantized, threads, device)
         plan = scenes[first]
-        self._predictor.prepare(len(plan.bands), plan.info.dtype, core=plan.core, halo=plan.grid.lattice.halo)
+        lattice = plan.grid.lattice
+        self._predictor.prepare(len(plan.bands), plan.info.dtype, (lattice.window_height, lattice.window_width))
 
     def __call__(self, pixels: BlockPixels) -> BlockMask:
         """Predict a block."""
@@ -160,13 +161,9 @@ class PredictStage:
         windows, note = 0, ""
         if pixels.valid.size:
             plan = self._scenes[pixels.scene]
+            block = plan.grid[pixels.block]
             prediction = self._predictor.predict(
-                pixels.values,
-                pixels.valid,
-                core=plan.core,
-                halo=plan.grid.lattice.halo,
-                kept=plan.grid[pixels.block].kept,
-                wanted=pixels.wanted,
+                pixels.values, pixels.valid, plan.grid.tiling(block), kept=block.kept, wanted=pixels.wanted
             )
             found = prediction.outputs
             arrays = {

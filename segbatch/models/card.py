@@ -94,7 +94,7 @@ class Card:
             halo_curve=None if data.get(_CURVE) is None else HaloCurve.from_json(data[_CURVE]),
         )
 
-    def auto_halo(self, tolerance: float, core: Callable[[int], tuple[int, int]]) -> int:
+    def auto_halo(self, tolerance: float, border: Callable[[int], float]) -> int:
         """The halo to take where the user leaves it to the bundle.
 
         Where no measured halo is good enough, `halo` may still be larger than all of them: scenes that were too small
@@ -102,12 +102,12 @@ class Card:
 
         Args:
             tolerance: Share of pixels that may differ from a prediction of the whole image.
-            core: Gives the (rows, columns) of a core that go with a halo.
+            border: Pixels where cores meet for each pixel of the scene, of the lattice that goes with a halo.
         """
         if self.halo_curve is None:
             return self.halo
-        found = self.halo_curve.smallest(tolerance, core)
-        return found if self.halo_curve.expected(found, core(found)) <= tolerance else max(found, self.halo)
+        found = self.halo_curve.smallest(tolerance, border)
+        return found if self.halo_curve.expected(found, border(found)) <= tolerance else max(found, self.halo)
 
     def select_bands(self, scene: SceneInfo, wanted: list[int | str] | None = None) -> tuple[int, ...]:
         """1-based numbers of the scene's bands in the order of the model's channels.

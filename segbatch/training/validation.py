@@ -33,7 +33,7 @@ def validate(
         scenes: Where to predict.
         label_map: From label values to class ids.
         stride: Of the model.
-        halo: Context pixels; read from outside the scene's window where there are any.
+        halo: Context pixels, of the scene's window alone: what is outside is for training.
         part: (index, count): every ``count``-th core from ``index`` on, to share the work between workers.
     """
     total = np.zeros((label_map.num_classes, label_map.num_classes), np.int64)
@@ -43,16 +43,16 @@ def validate(
         core = fit_core(crop.width, crop.height, halo=halo, stride=stride, window_pixels=_WINDOW_PIXELS)
         lattice = Lattice(crop.width, crop.height, core[1], core[0], halo)
         with open_scene(scene.image, scene.nodata) as image, LabelReader(scene.label, label_map) as label:
-            for block in BlockGrid(lattice, 1, 1):
+            grid = BlockGrid(lattice, 1, 1)
+            for block in grid:
                 number += 1
                 if number % part[1] != part[0]:
                     continue
                 values, valid = read_padded(image, _shifted(block.read, crop), scene.bands)
-                mask = predictor.predict(values, valid, core=core, halo=halo).mask
-                owned = block.owned
-                ids = label.read(_shifted(owned, crop))
-                ids[~valid[halo : halo + owned.height, halo : halo + owned.width]] = IGNORE_INDEX
-                total += confusion_matrix(ids, mask[: owned.height, : owned.width], label_map.num_classes)
+                mask = predictor.predict(values, valid, grid.tiling(block), kept=block.kept).mask
+                ids = label.read(_shifted(block.owned, crop))
+                ids[~valid[block.kept.slices]] = IGNORE_INDEX
+                total += confusion_matrix(ids, mask, label_map.num_classes)
     return total
 
 

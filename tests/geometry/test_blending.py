@@ -1,5 +1,7 @@
 """Weights of overlapping windows: they add up to 1, and blocks do not matter."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,12 +15,12 @@ halos = st.integers(1, 70)
 """Of cores of up to 40 pixels: at the most, nine windows see a pixel."""
 
 
-def laid(weights: np.ndarray, core: int) -> np.ndarray:
+def laid(weights: np.ndarray, starts: Sequence[int]) -> np.ndarray:
     """(windows, pixels) weights where the windows lie."""
     count, size = weights.shape
-    canvas = np.zeros((count, (count - 1) * core + size), weights.dtype)
-    for number, line in enumerate(weights):
-        canvas[number, number * core : number * core + size] = line
+    canvas = np.zeros((count, starts[-1] + size), weights.dtype)
+    for number, (line, start) in enumerate(zip(weights, starts, strict=True)):
+        canvas[number, start : start + size] = line
     return canvas
 
 
@@ -43,15 +45,17 @@ def test_crop_has_no_weights() -> None:
         taper("crop", 8)
 
 
-@given(blends, st.integers(1, 40), halos, st.integers(1, 12))
-def test_the_weights_of_a_pixel_add_up_to_one(blend: Blend, core: int, halo: int, count: int) -> None:
-    weights = axis_weights(blend, core, halo, count)
-    assert weights.shape == (count, core + 2 * halo)
+@given(blends, st.integers(1, 200), st.lists(st.integers(0, 90), min_size=0, max_size=12))
+def test_the_weights_of_a_pixel_add_up_to_one(blend: Blend, size: int, steps: list[int]) -> None:
+    starts = np.cumsum([0, *(min(step, size) for step in steps)]).tolist()
+    weights = axis_weights(blend, size, starts)
+    assert weights.shape == (len(starts), size)
     assert weights.dtype == np.float32
     assert (weights > 0).all()
     # Turned round, the windows are the same. (Sums are made in another order.)
-    np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=1e-6)
-    np.testing.assert_allclose(laid(weights.astype(np.float64), core).sum(axis=0), 1, atol=1e-6)
+    turned = axis_weights(blend, size, [starts[-1] - start for start in reversed(starts)])
+    np.testing.assert_allclose(weights, turned[::-1, ::-1], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(laid(weights.astype(np.float64), starts).sum(axis=0), 1, atol=1e-6)
 
 
 @given(blends, st.integers(1, 40), halos, st.integers(1, 12), st.integers(1, 5))
@@ -60,11 +64,16 @@ def test_a_pixel_has_the_same_weights_in_every_block(
 ) -> None:
     """To the bit, wherever the block owns the pixel."""
     lattice = Lattice(count * core, 1, core, 1, halo)
-    whole = laid(axis_weights(blend, core, halo, count), core)
-    for part in BlockGrid(lattice, 1, block, overlapping=True):
-        first, end = (part.read.col_off + halo) // core, (part.read.col_end - halo) // core
-        here = laid(axis_weights(blend, core, halo, end - first), core)
-        owned = slice(part.owned.col_off + halo, part.owned.col_end + halo)
+    every = BlockGrid(lattice, 1, count, overlapping=True)
+    starts = every.tiling(every[0]).col_starts
+    whole = laid(axis_weights(blend, lattice.window_width, starts), starts)
+    grid = BlockGrid(lattice, 1, block, overlapping=True)
+    for part in grid:
+        here_starts = grid.tiling(part).col_starts
+        here = laid(axis_weights(blend, lattice.window_width, here_starts), here_starts)
+        first = part.cores.col_off // core
+        end = first + len(here_starts)
+        owned = slice(part.owned.col_off, part.owned.col_end)
         kept = slice(part.kept.col_off, part.kept.col_end)
         np.testing.assert_array_equal(here[:, kept], whole[first:end, owned])
         others = np.delete(whole[:, owned], np.s_[first:end], axis=0)

@@ -7,16 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.geometry import Block, BlockGrid, Lattice, Window, block_shape
+from segbatch.geometry import Block, BlockGrid, Lattice, Tiling, Window, block_shape
 
 lattices = st.builds(
-    Lattice, st.integers(1, 70), st.integers(1, 70), st.integers(1, 25), st.integers(1, 25), st.integers(0, 9)
+    Lattice,
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(1, 25),
+    st.integers(1, 25),
+    st.integers(0, 30),
+    st.booleans(),
 )
 grids = st.builds(BlockGrid, lattices, st.integers(1, 6), st.integers(1, 6))
 overlapping_grids = st.builds(
     BlockGrid,
     st.builds(
-        Lattice, st.integers(1, 70), st.integers(1, 70), st.integers(3, 25), st.integers(3, 25), st.integers(1, 30)
+        Lattice,
+        st.integers(1, 70),
+        st.integers(1, 70),
+        st.integers(3, 25),
+        st.integers(3, 25),
+        st.integers(1, 30),
+        st.booleans(),
     ),
     st.integers(1, 6),
     st.integers(1, 6),
@@ -43,62 +55,84 @@ def test_every_block_starts_on_a_shard(grid: BlockGrid) -> None:
         assert block.owned.col_off == block.col * grid.block_width
 
 
-@given(grids)
+@given(grids | overlapping_grids)
 def test_a_block_reads_the_union_of_its_windows(grid: BlockGrid) -> None:
     """Counted pixel by pixel on a canvas that holds what lies beyond the scene."""
     lattice = grid.lattice
-    edge = lattice.halo + max(lattice.core_width, lattice.core_height)
-    shape = lattice.height + 2 * edge, lattice.width + 2 * edge
-    canvas = lattice.scene.buffered(edge)
-    seen = {index: np.zeros(shape, bool) for index in range(len(grid))}
-    for row in range(lattice.rows):
-        for col in range(lattice.cols):
-            index = row // grid.block_rows * grid.cols + col // grid.block_cols
-            window = lattice.cores(row, col).buffered(lattice.halo)
-            seen[index][window.relative_to(canvas).slices] = True
-            assert grid[index].owned.contains(lattice.core(row, col))
-    for index, block in enumerate(grid):
-        read = np.zeros(shape, bool)
-        read[block.read.relative_to(canvas).slices] = True
-        assert (read == seen[index]).all()
-
-
-@given(lattices, st.data())
-def test_windows_do_not_depend_on_the_block_shape(lattice: Lattice, data: st.DataObject) -> None:
-    """The windows that blocks run, found from what they read, are the lattice's, each run once."""
-    rows, cols = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
-    run = []
-    for block in BlockGrid(lattice, rows, cols):
-        cores = block.read.buffered(-lattice.halo)
-        for row_off in range(cores.row_off, cores.row_end, lattice.core_height):
-            for col_off in range(cores.col_off, cores.col_end, lattice.core_width):
-                run.append((row_off, col_off))
-    of_lattice = [
-        (row * lattice.core_height, col * lattice.core_width)
-        for row in range(lattice.rows)
-        for col in range(lattice.cols)
-    ]
-    assert sorted(run) == of_lattice
-
-
-def read_windows(grid: BlockGrid, block: Block) -> list[Window]:
-    """The cores of the windows that lie in what a block reads."""
-    lattice, cores = grid.lattice, block.read.buffered(-grid.lattice.halo)
-    return [
-        Window(col_off, row_off, lattice.core_width, lattice.core_height)
-        for row_off in range(cores.row_off, cores.row_end, lattice.core_height)
-        for col_off in range(cores.col_off, cores.col_end, lattice.core_width)
-    ]
-
-
-@given(overlapping_grids)
-def test_an_overlapping_block_runs_the_windows_that_touch_it(grid: BlockGrid) -> None:
-    lattice = grid.lattice
-    cores = [lattice.cores(row, col) for row in range(lattice.rows) for col in range(lattice.cols)]
+    canvas = Window(0, 0, 200, 200)
     for block in grid:
-        touching = [core for core in cores if core.buffered(lattice.halo).intersection(block.owned)]
-        assert read_windows(grid, block) == touching
-        assert grid.windows(block) == len(touching)
+        seen = np.zeros((200, 200), bool)
+        for tile in lattice_windows(grid, block):
+            assert canvas.contains(tile)
+            seen[tile.slices] = True
+        read = np.zeros((200, 200), bool)
+        read[block.read.slices] = True
+        assert (read == seen).all()
+        for row in range(lattice.rows):
+            for col in range(lattice.cols):
+                core = lattice.core(row, col)
+                assert block.owned.contains(core) or core.intersection(block.owned) is None
+
+
+def lattice_windows(grid: BlockGrid, block: Block) -> list[Window]:
+    """The windows of the lattice that a block has to run, by definition."""
+    lattice = grid.lattice
+    numbers = [(row, col) for row in range(lattice.rows) for col in range(lattice.cols)]
+    return [
+        lattice.window(*number)
+        for number in numbers
+        if (lattice.window(*number) if grid.overlapping else lattice.core(*number)).intersection(block.owned)
+    ]
+
+
+@given(grids | overlapping_grids)
+def test_a_block_runs_the_windows_of_the_lattice(grid: BlockGrid) -> None:
+    """Counted from what it reads they lie where the lattice has them, whatever the shape of blocks."""
+    for block in grid:
+        row_off, col_off = block.read.row_off, block.read.col_off
+        tiling = grid.tiling(block)
+        tiles = list(tiling)
+        found = [
+            Window(tile.window.col_off + col_off, tile.window.row_off + row_off, tile.window.width, tile.window.height)
+            for tile in tiles
+        ]
+        assert found == lattice_windows(grid, block)
+        assert grid.windows(block) == len(tiles)
+        assert [(tile.row, tile.col) for tile in tiles] == [
+            (row, col) for row in range(len(tiling.row_starts)) for col in range(len(tiling.col_starts))
+        ]
+        assert tiling.row_starts[0] == tiling.col_starts[0] == 0
+        for tile in tiles:
+            assert tile.window.contains(tile.core)
+
+
+@given(grids)
+def test_windows_of_cut_cores_lie_in_what_was_read(grid: BlockGrid) -> None:
+    """And see as much context as whole ones, but for the border of what was read."""
+    lattice = grid.lattice
+    for block in grid:
+        tiling = grid.tiling(block)
+        read = Window(0, 0, tiling.width, tiling.height)
+        for parts in (2, 3):
+            if lattice.core_height % parts or lattice.core_width % parts:
+                continue
+            kept = np.zeros((tiling.height, tiling.width), int)
+            for tile in tiling.split(parts):
+                assert read.contains(tile.window)
+                assert tile.window.contains(tile.core)
+                context = tile.core.buffered(lattice.halo).intersection(read)
+                assert context is not None
+                assert tile.window.contains(context)
+                kept[tile.core.slices] += 1
+            assert (kept[tiling.cores.slices] == 1).all()
+            assert kept.sum() == tiling.cores.area
+
+
+def test_a_tiling_of_anything_but_whole_cores_is_refused() -> None:
+    with pytest.raises(ValueError, match="whole cores"):
+        Tiling(40, 32, Window(0, 0, 32, 40), (16, 16), (16, 16), 0)
+    with pytest.raises(ValueError, match="whole cores"):
+        Tiling(32, 32, Window(8, 0, 32, 32), (16, 16), (16, 16), 0)
 
 
 @given(grids | overlapping_grids)
@@ -107,7 +141,6 @@ def test_kept_pixels_are_those_that_the_block_owns(grid: BlockGrid) -> None:
         assert block.read.contains(block.owned)
         back = block.kept.col_off + block.read.col_off, block.kept.row_off + block.read.row_off
         assert Window(*back, block.kept.width, block.kept.height) == block.owned
-        assert grid.windows(block) == len(read_windows(grid, block))
 
 
 @given(overlapping_grids)

@@ -141,8 +141,7 @@ def _map_scene(
         prediction = predictor.predict(
             far_values[:, rows, cols],
             far_valid[rows, cols],
-            core=core,
-            halo=halo,
+            grid.tiling(part),
             kept=part.kept,
             wanted=None if wanted is None else wanted[part.owned.slices],
         )
@@ -169,33 +168,40 @@ def _oracle(
     """Probabilities (classes, height, width): weighted sums over all windows of the lattice, divided by the weights."""
     network = copy.deepcopy(model).double()
     height, width = valid.shape
-    rows, cols = -(-height // core[0]), -(-width // core[1])
-    image = np.zeros((len(values), rows * core[0] + 2 * halo, cols * core[1] + 2 * halo))
-    image[:, halo : halo + height, halo : halo + width] = np.where(valid, values, 0)
-    size = core[0] + 2 * halo, core[1] + 2 * halo
-    weights = np.outer(_weights(blend, core[0], halo), _weights(blend, core[1], halo))
+    lattice = Lattice(width, height, core[1], core[0], halo)
+    image = np.zeros((len(values), lattice.rows * core[0], lattice.cols * core[1]))
+    image[:, :height, :width] = np.where(valid, values, 0)
     sums: Any = 0
     total = np.zeros(image.shape[1:])
-    for row in range(rows):
-        for col in range(cols):
-            where = (slice(row * core[0], row * core[0] + size[0]), slice(col * core[1], col * core[1] + size[1]))
+    for row in range(lattice.rows):
+        for col in range(lattice.cols):
+            where = lattice.window(row, col).slices
             views = [_view(network, image[:, *where], *view) for view in _views(tta)]
             canvas = np.zeros((len(views[0]), *total.shape))
-            canvas[:, *where] = np.mean(views, axis=0) * weights
+            if blend == "crop":
+                kept = lattice.cores(row, col).slices
+                canvas[:, *where] = np.mean(views, axis=0)
+                canvas[:, ~_inside(total.shape, kept)] = 0
+                total[kept] += 1
+            else:
+                weights = np.outer(*(_weights(blend, axis.stop - axis.start) for axis in where))
+                canvas[:, *where] = np.mean(views, axis=0) * weights
+                total[where] += weights
             sums = sums + canvas
-            total[where] += weights
-    inner = slice(halo, halo + height), slice(halo, halo + width)
-    return sums[:, *inner] / total[inner]
+    return sums[:, :height, :width] / total[:height, :width]
 
 
-def _weights(blend: str, core: int, halo: int) -> NDArray[np.float64]:
-    size = core + 2 * halo
+def _inside(shape: tuple[int, ...], part: tuple[slice, slice]) -> NDArray[np.bool_]:
+    inside = np.zeros(shape, bool)
+    inside[part] = True
+    return inside
+
+
+def _weights(blend: str, size: int) -> NDArray[np.float64]:
     centre = np.arange(size) - (size - 1) / 2
     if blend == "hann":
         return np.cos(np.pi * centre / size) ** 2
-    if blend == "gaussian":
-        return np.exp(-0.5 * (centre / (size / 8)) ** 2)
-    return (np.abs(centre) < core / 2).astype(np.float64)
+    return np.exp(-0.5 * (centre / (size / 8)) ** 2)
 
 
 def _views(tta: str) -> list[tuple[bool, bool, bool]]:

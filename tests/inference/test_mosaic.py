@@ -156,8 +156,8 @@ def windows_that_give(
         owned = np.zeros_like(asked)
         owned[part.owned.slices] = asked[part.owned.slices]
         for row, col in product(range(lattice.rows), range(lattice.cols)):
-            seen = lattice.cores(row, col)
-            seen = (seen.buffered(halo) if overlapping else seen).intersection(lattice.scene)
+            seen = lattice.window(row, col) if overlapping else lattice.cores(row, col)
+            seen = seen.intersection(lattice.scene)
             assert seen is not None
             count += bool(owned[seen.slices].any())
     return count

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SegbatchError
+from segbatch.inference import pipeline
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.finish import finish_scene
 from segbatch.inference.inline import run_inline
@@ -157,15 +158,17 @@ def test_a_file_that_cannot_be_written_ends_the_run_in_a_line(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_four_actors_and_another_order_change_no_byte(
-    tmp_path: Path, make_scenes: MakeScenes, tiny_bundle: Path
+def test_four_actors_another_order_and_more_than_one_dataset_change_no_byte(
+    tmp_path: Path, make_scenes: MakeScenes, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipeline, "_MOST_BLOCKS", 5)
     scenes = make_scenes(ALL)[:1]
     (scene,) = scenes
     names = "class_mask", *ALL.products
 
     def outcome(name: str, run: Callable[[Work], Any], seed: int | None) -> dict[str, Any]:
         work = work_for(tmp_path / name, scenes, tiny_bundle, ALL)
+        assert len(work.pending) > 5
         pending = work.pending if seed is None else np.random.default_rng(seed).permutation(work.pending)
         rows = sorted(run(replace(work, pending=pending)), key=lambda row: row.block)
         everywhere = scene.info.window

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segbatch.classes import NODATA
 from segbatch.errors import SegbatchError
-from segbatch.geometry import BlockGrid, Lattice, Window
+from segbatch.geometry import BlockGrid, Lattice, Tiling, Window
 from segbatch.inference.predictor import Predictor
 from segbatch.inference.settings import Settings
 from segbatch.models.backends import eager
@@ -63,16 +63,23 @@ def random_scene(height: int, width: int, with_nodata: bool) -> tuple[NDArray[np
     return values, valid
 
 
-def whole(values: NDArray[np.uint8], valid: NDArray[np.bool_], border: int = 0) -> NDArray[np.uint8]:
-    """One forward pass over the scene with ``border`` zeros around it, by plain torch."""
+def whole(
+    values: NDArray[np.uint8], valid: NDArray[np.bool_], multiple: tuple[int, int] = (STRIDE, STRIDE)
+) -> NDArray[np.uint8]:
+    """One forward pass over the scene, by plain torch; on the right and below zeros up to a multiple of some side."""
     height, width = valid.shape
     image = np.where(valid, values, 0).astype(np.float32)
-    odd = height % STRIDE, width % STRIDE
-    padded = np.pad(image, ((0, 0), (border, border + odd[0]), (border, border + odd[1])))
+    padded = np.pad(image, ((0, 0), (0, -height % multiple[0]), (0, -width % multiple[1])))
     with torch.inference_mode():
         classes = IntegerNet()(torch.from_numpy(padded)[None]).argmax(1)[0].numpy().astype(np.uint8)
-    kept = classes[border : border + height, border : border + width]
-    return np.where(valid, kept, NODATA).astype(np.uint8)
+    return np.where(valid, classes[:height, :width], NODATA).astype(np.uint8)
+
+
+def inside(valid: NDArray[np.bool_], core: tuple[int, int], halo: int) -> Tiling:
+    """A block inside a scene: a halo on all sides."""
+    height, width = valid.shape
+    cores = Window(halo, halo, width - 2 * halo, height - 2 * halo)
+    return Tiling(height, width, cores, core, (core[0] + 2 * halo, core[1] + 2 * halo), halo)
 
 
 def windowed(
@@ -94,8 +101,10 @@ def windowed(
     mask = np.full((height, width), 77, np.uint8)
     for part in grid:
         rows, cols = (slice(s.start + around, s.stop + around) for s in part.read.slices)
-        found = predictor.predict(far_values[:, rows, cols], far_valid[rows, cols], core=core, halo=halo).mask
-        mask[part.owned.slices] = found[: part.owned.height, : part.owned.width]
+        tiling = grid.tiling(part)
+        mask[part.owned.slices] = predictor.predict(
+            far_values[:, rows, cols], far_valid[rows, cols], tiling, kept=part.kept
+        ).mask
     return mask
 
 
@@ -106,8 +115,8 @@ def windowed(
 def test_windows_give_what_the_whole_image_gives(core: tuple[int, int], halo: int, with_nodata: bool) -> None:
     values, valid = random_scene(75, 101, with_nodata)
     mask = windowed(values, valid, core, halo)
-    np.testing.assert_array_equal(mask, whole(values, valid, border=REACH + 2))
-    inner = slice(REACH, 75 - REACH), slice(REACH, 101 - REACH)
+    np.testing.assert_array_equal(mask, whole(values, valid, core))
+    inner = slice(0, 75 - REACH), slice(0, 101 - REACH)  # the upper and left border are the scene's for both
     np.testing.assert_array_equal(mask[inner], whole(values, valid)[inner])
     assert len(np.unique(mask[valid])) > 2
 
@@ -132,7 +141,7 @@ def test_blocks_and_batches_change_no_byte(with_nodata: bool) -> None:
 
 def test_a_scene_smaller_than_a_window() -> None:
     values, valid = random_scene(5, 3, False)
-    np.testing.assert_array_equal(windowed(values, valid, (32, 32), 8), whole(values, valid, border=REACH + 2))
+    np.testing.assert_array_equal(windowed(values, valid, (32, 32), 8), whole(values, valid, (32, 32)))
 
 
 def test_every_batch_has_one_shape_and_empty_windows_are_not_run() -> None:
@@ -141,7 +150,8 @@ def test_every_batch_has_one_shape_and_empty_windows_are_not_run() -> None:
     model = IntegerNet()
     predictor = predictor_of(model, Settings(batch_size=4))
     pad = ((8, 8), (8, 8))
-    found = predictor.predict(np.pad(values, ((0, 0), *pad)), np.pad(valid, pad), core=(16, 16), halo=8)
+    valid = np.pad(valid, pad)
+    found = predictor.predict(np.pad(values, ((0, 0), *pad)), valid, inside(valid, (16, 16), 8))
     assert found.windows == 6
     assert model.shapes == {(4, 2, 32, 32)}
     assert (found.mask[:, 32:] == NODATA).all()
@@ -164,25 +174,26 @@ def test_pixels_of_every_type_are_normalised_on_the_device(dtype: str) -> None:
             return image
 
     mean, std = (10.0, 500.0), (3.0, 0.5)
-    Predictor(Forward(Spy(), mean, std)).predict(values, valid, core=(16, 16), halo=0)
+    Predictor(Forward(Spy(), mean, std)).predict(values, valid, inside(valid, (16, 16), 0))
     expected = (values.astype(np.float64) - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
     assert seen[0].dtype == torch.float32
     np.testing.assert_allclose(seen[0][0].numpy(), np.where(valid, expected, 0), rtol=2e-6, atol=1e-3)
     assert (seen[0][0].numpy()[:, ~valid] == 0).all()
 
 
-def test_a_block_that_is_not_made_of_cores_is_refused() -> None:
+def test_pixels_of_another_block_are_refused() -> None:
     predictor = predictor_of(IntegerNet())
-    with pytest.raises(ValueError, match="not made of cores of 16 x 16"):
-        predictor.predict(np.zeros((2, 40, 32), np.uint8), np.ones((40, 32), bool), core=(16, 16), halo=4)
+    tiling = inside(np.ones((40, 40), bool), (16, 16), 4)
+    with pytest.raises(ValueError, match="40 x 32 pixels are not those of"):
+        predictor.predict(np.zeros((2, 40, 32), np.uint8), np.ones((40, 32), bool), tiling)
 
 
 def test_kept_pixels_alone_are_given() -> None:
     values, valid = random_scene(80, 96, False)
     predictor = predictor_of(IntegerNet())
-    whole_block = predictor.predict(values, valid, core=(16, 16), halo=8)
+    whole_block = predictor.predict(values, valid, inside(valid, (16, 16), 8))
     kept = Window(29, 21, 40, 13)
-    part = predictor.predict(values, valid, core=(16, 16), halo=8, kept=kept)
+    part = predictor.predict(values, valid, inside(valid, (16, 16), 8), kept=kept)
     np.testing.assert_array_equal(part.mask, whole_block.mask[13:26, 21:61])
     assert (whole_block.windows, part.windows) == (20, 6)  # rows of cores 0 and 1, columns 1 to 3
 
@@ -207,11 +218,11 @@ def test_what_is_prepared_is_what_is_used(monkeypatch: pytest.MonkeyPatch, setti
     forward = Forward(IntegerNet(), (0.0, 0.0), (1.0, 1.0))
     monkeypatch.setattr(forward, "_build", build)
     predictor = Predictor(forward, settings, STRIDE)
-    predictor.prepare(2, "uint8", core=(16, 32), halo=8)
+    predictor.prepare(2, "uint8", (32, 48))
     assert len(built) == 1
     values, valid = random_scene(48, 48 + 32, False)
     for _ in range(2):
-        predictor.predict(values, valid, core=(16, 32), halo=8)
+        predictor.predict(values, valid, inside(valid, (16, 32), 8))
     assert len(built) == functions
 
 
@@ -244,17 +255,17 @@ def test_a_full_device_gets_smaller_batches_and_then_smaller_cores(
     settings: Settings, limit: int, refused: int, note: str
 ) -> None:
     values, valid = random_scene(80, 112, True)
-    expected = predictor_of(IntegerNet(), settings).predict(values, valid, core=(16, 32), halo=8)
+    expected = predictor_of(IntegerNet(), settings).predict(values, valid, inside(valid, (16, 32), 8))
     model = Limited(limit)
     predictor = predictor_of(model, settings)
-    found = predictor.predict(values, valid, core=(16, 32), halo=8)
+    found = predictor.predict(values, valid, inside(valid, (16, 32), 8))
     np.testing.assert_array_equal(found.mask, expected.mask)
     np.testing.assert_array_equal(found.outputs.confidence, expected.outputs.confidence)
     assert model.refused == refused
     assert note in found.note
     assert bool(found.note) == bool(note)
     # Later blocks start with what was found, and there is nothing to tell any more.
-    again = predictor.predict(values[:, ::-1].copy(), valid[::-1].copy(), core=(16, 32), halo=8)
+    again = predictor.predict(values[:, ::-1].copy(), valid[::-1].copy(), inside(valid, (16, 32), 8))
     assert (model.refused, again.note) == (refused, "")
     assert again.windows >= found.windows > 0
 
@@ -263,13 +274,13 @@ def test_a_full_device_gets_smaller_batches_and_then_smaller_cores(
 def test_blended_windows_get_smaller_batches_alone(blend: Any) -> None:
     values, valid = random_scene(80, 112, True)
     settings = Settings(blend=blend, batch_size=4, products=("probabilities",))
-    expected = predictor_of(IntegerNet(), settings).predict(values, valid, core=(16, 32), halo=8)
-    found = predictor_of(Limited(32 * 48), settings).predict(values, valid, core=(16, 32), halo=8)
+    expected = predictor_of(IntegerNet(), settings).predict(values, valid, inside(valid, (16, 32), 8))
+    found = predictor_of(Limited(32 * 48), settings).predict(values, valid, inside(valid, (16, 32), 8))
     assert "1 windows a batch" in found.note
     np.testing.assert_array_equal(found.mask, expected.mask)
     np.testing.assert_array_equal(found.outputs.probabilities, expected.outputs.probabilities)
     with pytest.raises(SegbatchError, match=r"does not hold a window of 32 x 48 pixels: lower the core or the halo"):
-        predictor_of(Limited(32 * 48 - 1), settings).predict(values, valid, core=(16, 32), halo=8)
+        predictor_of(Limited(32 * 48 - 1), settings).predict(values, valid, inside(valid, (16, 32), 8))
 
 
 @pytest.mark.parametrize(("stride", "window"), [(2, "18 x 18"), (8, "24 x 24"), (16, "32 x 32")])
@@ -277,4 +288,4 @@ def test_cores_stay_whole_strides(stride: int, window: str) -> None:
     values, valid = random_scene(48, 48, False)
     predictor = predictor_of(Limited(0), Settings(batch_size=2), stride)
     with pytest.raises(SegbatchError, match=f"does not hold a window of {window} pixels: lower the core"):
-        predictor.predict(values, valid, core=(16, 16), halo=8)
+        predictor.predict(values, valid, inside(valid, (16, 16), 8))

@@ -16,22 +16,22 @@ MakeCard = Callable[..., Card]
 CURVE = HaloCurve(1024, ((0, 4e-3), (32, 4e-4), (64, 1e-4), (96, 2e-5), (128, 0.0)), 1_000_000)
 
 
-def square(side: int) -> Callable[[int], tuple[int, int]]:
-    return lambda halo: (side, side)
+def square(side: int) -> Callable[[int], float]:
+    return lambda halo: 4 / side
 
 
 def test_the_share_grows_with_the_border_of_a_core_by_its_area() -> None:
-    assert CURVE.expected(64, (1024, 1024)) == 1e-4
-    assert CURVE.expected(64, (512, 512)) == pytest.approx(2e-4)
-    assert CURVE.expected(64, (2048, 1024)) == pytest.approx(0.75e-4)
-    assert CURVE.expected(64, (1024, 2048)) == pytest.approx(0.75e-4)
-    assert CURVE.expected(0, (1, 1)) == 1.0
+    assert CURVE.expected(64, 4 / 1024) == 1e-4
+    assert CURVE.expected(64, 4 / 512) == pytest.approx(2e-4)
+    assert CURVE.expected(64, 2 / 2048 + 2 / 1024) == pytest.approx(0.75e-4)
+    assert CURVE.expected(0, 4) == 1.0
+    assert CURVE.expected(0, 0) == 0.0
 
 
 def test_a_halo_that_was_not_measured_is_worth_as_much_as_the_next_smaller_one() -> None:
-    assert CURVE.expected(63, (1024, 1024)) == 4e-4
-    assert CURVE.expected(31, (1024, 1024)) == 4e-3
-    assert CURVE.expected(1000, (1024, 1024)) == 0.0
+    assert CURVE.expected(63, 4 / 1024) == 4e-4
+    assert CURVE.expected(31, 4 / 1024) == 4e-3
+    assert CURVE.expected(1000, 4 / 1024) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_the_smallest_halo_that_is_good_enough_for_a_core(tolerance: float, side
     assert CURVE.smallest(tolerance, square(side)) == halo
 
 
-def test_the_core_may_depend_on_the_halo() -> None:
+def test_borders_may_depend_on_the_halo() -> None:
     asked = []
 
-    def core(halo: int) -> tuple[int, int]:
+    def border(halo: int) -> float:
         asked.append(halo)
-        return (256, 256) if halo < 96 else (2048, 2048)
+        return 4 / 256 if halo < 96 else 4 / 2048
 
-    assert CURVE.smallest(1e-4, core) == 96
+    assert CURVE.smallest(1e-4, border) == 96
     assert asked == [32, 64, 96]
 
 

@@ -94,13 +94,13 @@ class Forward:
         # Ten bits less of a convolution would change class masks from one kind of GPU to another.
         torch.backends.cudnn.allow_tf32 = False
 
-    def classes(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int) -> torch.Tensor:
-        """Class ids (batch, height - 2 * margin, width - 2 * margin) uint8 on the device; see `Mapper.forward`."""
-        return self._run(pixels, valid, margin)
+    def classes(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Class ids (batch, height, width) uint8 on the device; see `Mapper.forward`."""
+        return self._run(pixels, valid, logits=False)
 
     def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes, height, width) float32 on the device; see `Mapper.forward`."""
-        return self._run(pixels, valid, None)
+        return self._run(pixels, valid, logits=True)
 
     @property
     def window_bytes(self) -> float:
@@ -109,25 +109,25 @@ class Forward:
             return 0.0
         return pixel_bytes(self._model, len(self._mean))
 
-    def prepare(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int | None) -> Function:
+    def prepare(self, pixels: torch.Tensor, valid: torch.Tensor, *, logits: bool) -> Function:
         """The function for inputs like these, built at the first call.
 
         Args:
             pixels: An example of the first input.
             valid: An example of the second.
-            margin: For class ids; None for logits.
+            logits: Whether it is to give logits instead of class ids.
         """
-        key = (tuple(pixels.shape), pixels.dtype, margin)
+        key = (tuple(pixels.shape), pixels.dtype, logits)
         if key not in self._functions:
             if len(self._functions) == _MOST_FUNCTIONS:
                 self._functions.popitem(last=False)
-            mapper = Mapper(self._model, self._mean, self._std, margin).to(self.device).eval()
+            mapper = Mapper(self._model, self._mean, self._std, logits).to(self.device).eval()
             with torch.inference_mode():
                 self._functions[key] = self._build(mapper, pixels, valid, self._precision, self._quantized)
         self._functions.move_to_end(key)
         return self._functions[key]
 
-    def _run(self, pixels: torch.Tensor, valid: torch.Tensor, margin: int | None) -> torch.Tensor:
-        function = self.prepare(pixels, valid, margin)
+    def _run(self, pixels: torch.Tensor, valid: torch.Tensor, *, logits: bool) -> torch.Tensor:
+        function = self.prepare(pixels, valid, logits=logits)
         with torch.inference_mode():
             return function(pixels, valid)

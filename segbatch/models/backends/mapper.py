@@ -14,10 +14,10 @@ class Mapper(torch.nn.Module):
         model: Takes (batch, bands, height, width) float32, gives logits (batch, classes, height, width).
         mean: Of each band, in pixel values.
         std: Likewise.
-        margin: Pixels to cut off on every side before the argmax; None to give logits, uncut.
+        logits: Whether to give logits instead of class ids.
 
     Attributes:
-        margin: As given.
+        logits: As given.
         autocast: Whether PyTorch's autocast picks bfloat16 where that is safe; backends that have a way of their own
             to set the precision leave it off.
     """
@@ -27,7 +27,7 @@ class Mapper(torch.nn.Module):
         model: torch.nn.Module,
         mean: Sequence[float],
         std: Sequence[float],
-        margin: int | None = None,
+        logits: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -36,7 +36,7 @@ class Mapper(torch.nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("scale", 1 / torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.autocast = False
-        self.margin = margin
+        self.logits = logits
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Predict windows.
@@ -46,8 +46,7 @@ class Mapper(torch.nn.Module):
             valid: (batch, 1, height, width) bool, True = a real pixel. Others are 0 after normalisation: the mean.
 
         Returns:
-            Class ids (batch, height - 2 * margin, width - 2 * margin) uint8, or logits (batch, classes, height,
-            width) float32.
+            Class ids (batch, height, width) uint8, or logits (batch, classes, height, width) float32.
         """
         normalised = torch.where(valid, (pixels.float() - self.mean) * self.scale, 0.0)
         if self.autocast:
@@ -55,7 +54,4 @@ class Mapper(torch.nn.Module):
                 logits = self.model(normalised.contiguous(memory_format=torch.channels_last))
         else:
             logits = self.model(normalised.contiguous(memory_format=torch.channels_last))
-        if self.margin is None:
-            return logits.float()
-        end_row, end_col = logits.shape[2] - self.margin, logits.shape[3] - self.margin
-        return logits[:, :, self.margin : end_row, self.margin : end_col].argmax(1).to(torch.uint8)
+        return logits.float() if self.logits else logits.argmax(1).to(torch.uint8)

@@ -41,8 +41,8 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
     if isinstance(graph, str):
         check_shape(graph, session.get_inputs()[0].shape, pixels)
     result = session.get_outputs()[0]
-    margin = mapper.margin if precision == "int8" else None  # a quantized model gives logits
-    dtype = torch.float32 if precision == "int8" or mapper.margin is None else torch.uint8
+    ids_of_logits = precision == "int8" and not mapper.logits  # a quantized model gives logits
+    dtype = torch.float32 if precision == "int8" or mapper.logits else torch.uint8
 
     def run(pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         # ONNX Runtime reads and writes torch's own memory. The output is a new tensor at every call, for the caller
@@ -56,7 +56,7 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the runtime has a stream of its own
         session.run_with_iobinding(binding)
-        return class_ids(output, margin) if margin is not None else output
+        return class_ids(output) if ids_of_logits else output
 
     return run
 

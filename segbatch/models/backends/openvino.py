@@ -43,8 +43,8 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
         check_shape(graph, network.input(0).shape, pixels)
     request = compiled.create_infer_request()
     shape = tuple(compiled.output(0).shape)
-    margin = mapper.margin if precision == "int8" else None  # a quantized model gives logits
-    dtype = torch.float32 if precision == "int8" or mapper.margin is None else torch.uint8
+    ids_of_logits = precision == "int8" and not mapper.logits  # a quantized model gives logits
+    dtype = torch.float32 if precision == "int8" or mapper.logits else torch.uint8
 
     def run(pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         # OpenVINO reads and writes torch's own memory, and does not keep it alive: these names do. The output is a
@@ -55,7 +55,7 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
             request.set_input_tensor(index, _share(tensor))
         request.set_output_tensor(0, _share(output))
         request.infer()
-        return class_ids(output, margin) if margin is not None else output
+        return class_ids(output) if ids_of_logits else output
 
     return run
 

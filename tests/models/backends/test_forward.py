@@ -13,32 +13,30 @@ from segbatch.models.backends.forward import Forward
 Inputs = tuple[torch.Tensor, torch.Tensor]
 
 
-def test_one_function_for_each_shape_type_and_margin(
+def test_one_function_for_each_shape_type_and_output(
     integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = []
     real = eager.build
 
     def build(mapper: torch.nn.Module, pixels: torch.Tensor, *rest: object) -> object:
-        built.append((tuple(pixels.shape), pixels.dtype, mapper.margin))
+        built.append((tuple(pixels.shape), pixels.dtype, mapper.logits))
         return real(mapper, pixels, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(eager, "build", build)
     forward = integer_forward("eager")
     first, other = integer_inputs(), integer_inputs(1, 64, 32)
     for _ in range(2):
-        forward.classes(*first, 4)
-        forward.classes(*first, 8)
+        forward.classes(*first)
         forward.logits(*first)
-        forward.classes(*other, 4)
-        forward.classes(first[0].to(torch.int16), first[1], 4)
+        forward.classes(*other)
+        forward.classes(first[0].to(torch.int16), first[1])
     shape = (2, 2, 32, 48)
     assert built == [
-        (shape, torch.uint8, 4),
-        (shape, torch.uint8, 8),
-        (shape, torch.uint8, None),
-        ((1, 2, 64, 32), torch.uint8, 4),
-        (shape, torch.int16, 4),
+        (shape, torch.uint8, False),
+        (shape, torch.uint8, True),
+        ((1, 2, 64, 32), torch.uint8, False),
+        (shape, torch.int16, False),
     ]
 
 
@@ -74,7 +72,7 @@ def test_a_missing_exporter_names_the_extra(
     forward = integer_forward(backend)
     monkeypatch.setitem(sys.modules, exporter, None)
     with pytest.raises(InputError, match=rf"not installed: pip install 'segbatch\[{backend}\]'"):
-        forward.classes(*integer_inputs(), 0)
+        forward.classes(*integer_inputs())
 
 
 @pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"openvino", "onnx", "tensorrt"}))
@@ -82,7 +80,7 @@ def test_int8_is_not_for_every_backend(
     integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], backend: str
 ) -> None:
     with pytest.raises(InputError, match=f"int8 is for the backends openvino and onnx, not for {backend}"):
-        integer_forward(backend, "int8").classes(*integer_inputs(), 0)
+        integer_forward(backend, "int8").classes(*integer_inputs())
 
 
 def test_compile_without_a_compiler(
@@ -90,7 +88,7 @@ def test_compile_without_a_compiler(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"needs the C\+\+ compiler no-such-compiler: install it, or .* eager"):
-        integer_forward("compile").classes(*integer_inputs(), 0)
+        integer_forward("compile").classes(*integer_inputs())
 
 
 def test_functions_are_not_kept_for_ever(
@@ -99,5 +97,5 @@ def test_functions_are_not_kept_for_ever(
     """Of other backends each holds a network of its own, and scenes may have windows of many shapes."""
     forward = integer_forward("eager")
     for side in range(8, 48, 2):
-        forward.classes(*integer_inputs(1, side, 16), 2)
+        forward.classes(*integer_inputs(1, side, 16))
     assert len(forward._functions) == 8

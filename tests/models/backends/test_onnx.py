@@ -19,7 +19,7 @@ Inputs = tuple[torch.Tensor, torch.Tensor]
 
 def test_bf16_is_refused(integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs]) -> None:
     with pytest.raises(InputError, match="onnx has no bf16. Choose precision float32"):
-        integer_forward("onnx", "bf16").classes(*integer_inputs(), 0)
+        integer_forward("onnx", "bf16").classes(*integer_inputs())
 
 
 def test_devices_without_a_provider_are_refused(integer_inputs: Callable[..., Inputs]) -> None:
@@ -34,5 +34,5 @@ def test_it_is_silent(
     integer_inputs: Callable[..., Inputs],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    integer_forward("onnx").classes(*integer_inputs(), 0)
+    integer_forward("onnx").classes(*integer_inputs())
     assert capfd.readouterr() == ("", "")

@@ -37,7 +37,7 @@ def test_it_reports_to_nobody(
     monkeypatch.setattr(telemetry.Telemetry, "send_event", refuse)
     monkeypatch.setattr(multiprocessing.Process, "start", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    integer_forward("openvino").classes(*integer_inputs(), 0)
+    integer_forward("openvino").classes(*integer_inputs())
     assert not tried
     assert capfd.readouterr() == ("", "")
 
@@ -54,7 +54,7 @@ def test_bf16_is_refused_where_it_would_be_float32(
 ) -> None:
     monkeypatch.setattr(backend, "has_bf16", lambda device: False)
     with pytest.raises(InputError, match="no bf16 arithmetic .*Choose precision float32"):
-        integer_forward("openvino", "bf16").classes(*integer_inputs(), 0)
+        integer_forward("openvino", "bf16").classes(*integer_inputs())
 
 
 def test_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +75,6 @@ def test_a_model_that_cannot_be_exported_is_refused(
 ) -> None:
     forward = Forward(Unknown(), (0.0, 0.0), (1.0, 1.0), backend="openvino")
     with pytest.raises(UnsupportedError, match="openvino does not take the model .*Choose backend eager") as caught:
-        forward.classes(*integer_inputs(), 0)
+        forward.classes(*integer_inputs())
     assert "\n" not in str(caught.value)
     assert "GraphModule" not in "".join(capfd.readouterr())

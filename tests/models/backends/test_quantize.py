@@ -54,7 +54,7 @@ def test_it_is_close_to_float32(
     assert not torch.equal(logits, expected), "it ran in float32"
     # An untrained network is unsure everywhere: of a trained one a thousandth differs. By chance a third would agree.
     assert agreement(expected.argmax(1), logits.argmax(1), inputs[1][:, 0]) > 0.9
-    assert torch.equal(forward.classes(*inputs, 16).long(), logits.argmax(1)[:, 16:-16, 16:-16])
+    assert torch.equal(forward.classes(*inputs).long(), logits.argmax(1))
 
 
 def test_the_same_windows_give_the_same_bytes(
@@ -88,7 +88,7 @@ def test_windows_of_another_shape_are_refused(
 ) -> None:
     path = write(tmp_path / "model.onnx", [unet_inputs(1, 64, 64)])
     with pytest.raises(InputError, match=r"of \(1, 3, 64, 64\), not of \(2, 3, 64, 64\): quantize the model again"):
-        unet_forward(runtime, "int8", quantized=path).classes(*unet_inputs(2, 64, 64), 0)
+        unet_forward(runtime, "int8", quantized=path).classes(*unet_inputs(2, 64, 64))
 
 
 def test_a_file_that_is_missing_or_damaged_is_bad_input(
@@ -96,12 +96,12 @@ def test_a_file_that_is_missing_or_damaged_is_bad_input(
 ) -> None:
     inputs = unet_inputs(1, 64, 64)
     with pytest.raises(InputError, match="int8 needs a model that was quantized"):
-        unet_forward(runtime, "int8").classes(*inputs, 0)
+        unet_forward(runtime, "int8").classes(*inputs)
     with pytest.raises(InputError, match=r"quantized model .*gone\.onnx does not exist"):
-        unet_forward(runtime, "int8", quantized=str(tmp_path / "gone.onnx")).classes(*inputs, 0)
+        unet_forward(runtime, "int8", quantized=str(tmp_path / "gone.onnx")).classes(*inputs)
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07\x12")
     with pytest.raises(UnsupportedError, match="does not take the model") as caught:
-        unet_forward(runtime, "int8", quantized=str(tmp_path / "broken.onnx")).classes(*inputs, 0)
+        unet_forward(runtime, "int8", quantized=str(tmp_path / "broken.onnx")).classes(*inputs)
     assert "\n" not in str(caught.value)
 
 

@@ -32,33 +32,33 @@ def test_pixels_of_every_type(
     runtime: str, integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs], dtype: str
 ) -> None:
     inputs = integer_inputs(dtype=dtype)
-    expected = integer_forward("eager").classes(*inputs, 4)
+    expected = integer_forward("eager").classes(*inputs)
     assert len(expected.unique()) > 2
-    found = integer_forward(runtime).classes(*inputs, 4)
+    found = integer_forward(runtime).classes(*inputs)
     assert found.dtype == torch.uint8
     assert torch.equal(found, expected)
 
 
-def test_shapes_and_margins(
+def test_shapes_and_outputs(
     runtime: str, integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs]
 ) -> None:
     forward, eager = integer_forward(runtime), integer_forward("eager")
-    for inputs, margin in [(integer_inputs(1, 64, 32), 0), (integer_inputs(3, 32, 32), 10), (integer_inputs(), None)]:
-        if margin is None:
-            found, expected = forward.logits(*inputs), eager.logits(*inputs)
-        else:
-            found, expected = forward.classes(*inputs, margin), eager.classes(*inputs, margin)
-        assert found.dtype == expected.dtype
-        assert torch.equal(found, expected)
+    for inputs in (integer_inputs(1, 64, 32), integer_inputs(3, 32, 32), integer_inputs()):
+        for found, expected in (
+            (forward.logits(*inputs), eager.logits(*inputs)),
+            (forward.classes(*inputs), eager.classes(*inputs)),
+        ):
+            assert found.dtype == expected.dtype
+            assert torch.equal(found, expected)
 
 
 def test_a_later_call_leaves_the_results_of_earlier_ones(
     runtime: str, integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs]
 ) -> None:
     forward, (pixels, valid) = integer_forward(runtime), integer_inputs()
-    found = forward.classes(pixels, valid, 0), forward.logits(pixels, valid)
+    found = forward.classes(pixels, valid), forward.logits(pixels, valid)
     kept = [tensor.clone() for tensor in found]
-    forward.classes(15 - pixels, valid, 0)
+    forward.classes(15 - pixels, valid)
     forward.logits(15 - pixels, valid)
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(found, kept, strict=True))
 
@@ -68,11 +68,11 @@ def test_inputs_are_left_alone_and_may_lie_anyhow_in_memory(
 ) -> None:
     pixels, valid = integer_inputs()
     before = pixels.clone(), valid.clone()
-    expected = integer_forward("eager").classes(pixels, valid, 0)
+    expected = integer_forward("eager").classes(pixels, valid)
     forward = integer_forward(runtime)
     turned = pixels.contiguous(memory_format=torch.channels_last), valid.transpose(2, 3).contiguous().transpose(2, 3)
-    assert torch.equal(forward.classes(pixels, valid, 0), expected)
-    assert torch.equal(forward.classes(*turned, 0), expected)
+    assert torch.equal(forward.classes(pixels, valid), expected)
+    assert torch.equal(forward.classes(*turned), expected)
     assert torch.equal(pixels, before[0])
     assert torch.equal(valid, before[1])
 
@@ -82,17 +82,17 @@ def test_windows_without_a_valid_pixel(
 ) -> None:
     pixels, valid = integer_inputs(dtype="float32")
     nowhere = torch.zeros_like(valid)
-    expected = integer_forward("eager").classes(torch.zeros_like(pixels), nowhere, 0)
-    assert torch.equal(integer_forward(runtime).classes(torch.full_like(pixels, torch.nan), nowhere, 0), expected)
+    expected = integer_forward("eager").classes(torch.zeros_like(pixels), nowhere)
+    assert torch.equal(integer_forward(runtime).classes(torch.full_like(pixels, torch.nan), nowhere), expected)
 
 
 def test_a_network_of_real_layers(
     runtime: str, unet_forward: Callable[..., Forward], unet_inputs: Callable[..., Inputs]
 ) -> None:
     inputs = unet_inputs()
-    expected = unet_forward("eager").classes(*inputs, 16)
+    expected = unet_forward("eager").classes(*inputs)
     assert len(expected.unique()) > 1
-    found = unet_forward(runtime).classes(*inputs, 16)
+    found = unet_forward(runtime).classes(*inputs)
     assert agreement(expected, found, torch.ones_like(found, dtype=torch.bool)) > 0.999
 
 
@@ -113,7 +113,7 @@ def test_bf16_is_close(backend: str, unet_forward: Callable[..., Forward], unet_
 @needs_compiler
 def test_compiled(integer_forward: Callable[..., Forward], integer_inputs: Callable[..., Inputs]) -> None:
     inputs = integer_inputs()
-    expected = integer_forward("eager").classes(*inputs, 4)
+    expected = integer_forward("eager").classes(*inputs)
     forward = integer_forward("compile")
     for _ in range(2):
-        assert torch.equal(forward.classes(*inputs, 4), expected)
+        assert torch.equal(forward.classes(*inputs), expected)
