@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbatch.commands.account import account, remember
-from segbatch.commands.choose import Choice, choose, int8_path, quantization, with_wishes
+from segbatch.commands.choose import Choice, choose, int8_path, pixel_bytes, quantization, with_wishes
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.plan import Opened, Plan, open_request
 from segbatch.commands.progress import BlockProgress, counted, duration, say
@@ -20,7 +20,7 @@ from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
 from segbatch.commands.resume import claim, known_rows, pending_blocks, unfinished_scenes
-from segbatch.commands.workers import Crew, find_crew, pool_for
+from segbatch.commands.workers import Crew, Workers, find_crew, pool_for
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.files import BlockWriter, store_path
 from segbatch.inference.finish import finish_scene, mask_path
@@ -29,11 +29,15 @@ from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
 from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
-from segbatch.models.profile import kind
+from segbatch.models.profile import kind, read_profile
 from segbatch.runtime import Resources
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
+
+_TAKEN = 1.35
+"""Of the memory for a window, what the C library takes from the system for it: room that aligned tensors leave fits no
+other at first."""
 
 
 def _check_weights(bundle: Path) -> None:
@@ -191,6 +195,7 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         label_map=planned.label_map,
         settings=planned.choice.settings,
         quantized=str(int8_path(request, planned.choice)) if planned.choice.settings.precision == "int8" else None,
+        window_bytes=_window_bytes(request, planned, crew.workers),
     )
     progress = BlockProgress(len(pending))
     grids = {scene.id: scene.grid for scene in scenes}
@@ -200,6 +205,17 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         if row.note and row.note not in told:
             told.add(row.note)
             say(f"  {row.scene}, block {row.block}: {row.note}")
+
+
+def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:
+    """Memory that a forward pass takes in a predicting process; 0 where it is not PyTorch's, and so not kept."""
+    settings = planned.choice.settings
+    if workers.use_gpu or settings.backend not in ("eager", "compile"):
+        return 0
+    lattices = (scene.grid.lattice for scene in planned.scenes)
+    window = max(lattice.window_height * lattice.window_width for lattice in lattices)
+    known = read_profile(request.bundle, workers.device)
+    return int(_TAKEN * pixel_bytes(request, planned.card, known) * window * settings.batch_size)
 
 
 def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:

@@ -15,7 +15,6 @@ def run_inline(work: Work, device: str) -> Iterator[LedgerRow]:
     One thread reads a block ahead and another writes the one before while the model computes.
     """
     read, write = work.reader(), work.writer()
-    predict = work.predictor(None, device)
     pending = iter(work.pending.tolist())
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         ahead: deque[Future[BlockPixels]] = deque()
@@ -27,6 +26,7 @@ def run_inline(work: Work, device: str) -> Iterator[LedgerRow]:
                 ahead.append(reading.submit(read, *following))
 
         submit()
+        predict = work.predictor(None, device)
         while ahead:
             pixels = ahead.popleft().result()
             submit()

@@ -4,7 +4,6 @@ import torch
 
 from segbatch.inference.predictor import Predictor
 from segbatch.inference.settings import Settings
-from segbatch.models.allocator import keep_freed_memory
 from segbatch.models.backends.forward import Forward
 from segbatch.models.bundle import load_bundle
 
@@ -24,7 +23,6 @@ def load_predictor(
     Raises:
         InputError: The folder is not a bundle, or the backend is not installed.
     """
-    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_bundle(bundle)

@@ -15,7 +15,6 @@ from segbatch.geometry import Tile, Tiling, Window
 from segbatch.inference.mosaic import Mosaic, Outputs
 from segbatch.inference.settings import Settings
 from segbatch.inference.views import average_views, probabilities
-from segbatch.models.allocator import touch_memory
 from segbatch.models.backends.forward import Forward
 
 
@@ -76,7 +75,6 @@ class Predictor:
         plain = settings.blend == "crop" and settings.tta == "none" and not settings.products
         pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *window), dtype)).to(self._forward.device)
         valid = torch.zeros((self._batch_size, 1, *window), dtype=torch.bool, device=self._forward.device)
-        touch_memory(int(self._forward.window_bytes * valid.numel()))
         with suppress(torch.OutOfMemoryError):  # the first block will find out, and what to do about it
             self._forward.prepare(pixels, valid, logits=not plain)
 

@@ -22,6 +22,7 @@ from segbatch.inference.memory import resident_memory
 from segbatch.inference.plan import ScenePlan
 from segbatch.inference.settings import Settings
 from segbatch.masks import CLASS_MASK
+from segbatch.models.allocator import keep_freed_memory, touched_memory
 from segbatch.scenes import LabelReader, SceneReader, open_scene
 from segbatch.scenes.raster import small_cache
 from segbatch.scenes.scene import read_padded
@@ -129,6 +130,7 @@ class PredictStage:
         bundle: Folder of the bundle.
         settings: How windows become class masks.
         quantized: File of the int8 model, where the precision is int8.
+        window_bytes: Memory that a forward pass takes in this process, as far as it is known; 0 if not.
         threads: Torch threads, or None to leave them as they are.
         device: Where the model runs.
     """
@@ -140,14 +142,17 @@ class PredictStage:
         bundle: str,
         settings: Settings,
         quantized: str | None,
+        window_bytes: int,
         threads: int | None,
         device: str,
     ) -> None:
-        # Reading and writing workers import this module too, and torch would cost them seconds.
-        from segbatch.inference.load import load_predictor
-
         self._scenes = scenes
-        self._predictor = load_predictor(bundle, settings, quantized, threads, device)
+        keep_freed_memory()
+        with touched_memory(window_bytes if device == "cpu" else 0):
+            # Reading and writing workers import this module too, and torch would cost them seconds.
+            from segbatch.inference.load import load_predictor
+
+            self._predictor = load_predictor(bundle, settings, quantized, threads, device)
         plan = scenes[first]
         lattice = plan.grid.lattice
         self._predictor.prepare(len(plan.bands), plan.info.dtype, (lattice.window_height, lattice.window_width))

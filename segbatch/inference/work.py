@@ -25,6 +25,7 @@ class Work:
         label_map: From label values to class ids.
         settings: How windows become class masks.
         quantized: File of the int8 model, where the precision is int8.
+        window_bytes: Memory that a forward pass takes in a predicting process, as far as it is known; 0 if not.
     """
 
     scenes: tuple[ScenePlan, ...]
@@ -35,6 +36,7 @@ class Work:
     label_map: LabelMap
     settings: Settings
     quantized: str | None = None
+    window_bytes: int = 0
 
     def reader(self) -> ReadStage:
         """The first stage."""
@@ -43,7 +45,9 @@ class Work:
     def predictor(self, threads: int | None, device: str) -> PredictStage:
         """The second stage; loads the model."""
         first = int(self.pending[0, 0])
-        return PredictStage(self.scenes, first, self.bundle, self.settings, self.quantized, threads, device)
+        return PredictStage(
+            self.scenes, first, self.bundle, self.settings, self.quantized, self.window_bytes, threads, device
+        )
 
     def writer(self) -> WriteStage:
         """The third stage."""

@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 
 from segbatch.errors import InputError
-from segbatch.models.backends.footprint import pixel_bytes
 from segbatch.models.backends.mapper import Mapper
 
 Function = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -101,13 +100,6 @@ class Forward:
     def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes, height, width) float32 on the device; see `Mapper.forward`."""
         return self._run(pixels, valid, logits=True)
-
-    @property
-    def window_bytes(self) -> float:
-        """Memory of this process that a pass takes for each pixel of a window; 0 where it is not PyTorch's to take."""
-        if self.device.type != "cpu" or self._backend not in ("eager", "compile"):
-            return 0.0
-        return pixel_bytes(self._model, len(self._mean))
 
     def prepare(self, pixels: torch.Tensor, valid: torch.Tensor, *, logits: bool) -> Function:
         """The function for inputs like these, built at the first call.
