@@ -42,6 +42,9 @@ _PIXEL_BYTES = 600.0
 _SCRATCH = 1.5
 """What kernels take on top of the tensors."""
 
+_TAKEN = 1.35
+"""Memory that the C library takes for the tensors of a pass: room that an aligned one leaves fits no other at first."""
+
 _SHARE_OF_MEMORY = {True: 0.7, False: 0.3}
 """Of a GPU's memory, and of a machine's, for windows."""
 
@@ -302,6 +305,11 @@ def pixel_bytes(request: Request, card: Card, profile: Profile | None) -> float:
     if request.inference.blend != "crop" or request.inference.tta != "none" or request.products:
         each += 12 * len(card.classes)  # logits, probabilities and their sums
     return each
+
+
+def taken_bytes(request: Request, card: Card, profile: Profile | None, pixels: int) -> float:
+    """Memory that a process takes from the system for forward passes of so many pixels."""
+    return _TAKEN * pixel_bytes(request, card, profile) * pixels
 
 
 def _budget(workers: Workers) -> float:

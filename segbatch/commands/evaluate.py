@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.progress import say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.scenes import check_all
@@ -115,7 +116,7 @@ def compare(part: Part, label_map: LabelMap) -> str:
     assert part.ref.label is not None
     try:
         mask = read_mask(part.ref.image, part.window, label_map.num_classes)
-        with LabelReader(part.ref.label, label_map) as reader:
+        with LabelReader(part.ref.label, label_map, describe_mask(part.ref.image)[0]) as reader:
             label = reader.read(part.window)
     except SegbatchError as problem:
         return LedgerRow.failed(
@@ -162,5 +163,7 @@ def _check(ref: SceneRef, label_map: LabelMap) -> SceneInfo:
             "count. Class ids begin at 0, and nodata is 255."
         )
     assert ref.label is not None
-    check_label(info, ref.label, label_map)
+    warning = check_label(info, ref.label, label_map)
+    if warning:
+        say(warning)
     return info

@@ -42,6 +42,11 @@ class RunFolder:
         return self.path / ".training"
 
     @property
+    def metrics(self) -> Path:
+        """The course of the training, a line of JSON an event."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def masks(self) -> Path:
         """Class masks."""
         return self.path / "masks"
@@ -139,6 +144,7 @@ class RunFolder:
         self.update(training=None)
         for folder in (self.training, self.bundle):
             shutil.rmtree(folder, ignore_errors=True)
+        self.metrics.unlink(missing_ok=True)
         self.clear_mapping()
 
     def clear_mapping(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from segbatch.commands.account import run_kind
-from segbatch.commands.choose import pixel_bytes
+from segbatch.commands.choose import taken_bytes
 from segbatch.commands.plan import Plan
 from segbatch.commands.progress import duration
 from segbatch.commands.request import Request
@@ -17,7 +17,7 @@ Lines = list[tuple[str, str]]
 _USUAL_EFFICIENCY = 0.92
 """Of the bare forward's speed, where no run has told yet."""
 
-_USUAL_START_UP = {"ray": 13.0, "inline": 5.0}
+_USUAL_START_UP = {"ray": 18.0, "inline": 6.0}
 """Seconds from the command to the first block."""
 
 _ACTOR_BYTES = 0.7e9
@@ -92,6 +92,8 @@ def plan_lines(request: Request, planned: Plan) -> Lines:
 def _halo_reason(request: Request, planned: Plan) -> str:
     """What the halo costs and why it is that large."""
     curve = planned.card.halo_curve
+    if not any(scene.grid.lattice.border for scene in planned.scenes):
+        return ", of no account: a window sees the whole scene"
     if curve is None:
         return " (the bundle has no measured curve: segbatch calibrate makes one)"
     expected = max(curve.expected(planned.choice.halo, scene.grid.lattice.border) for scene in planned.scenes)
@@ -109,7 +111,8 @@ def _actor_bytes(request: Request, planned: Plan, what: Costs, workers: Workers)
     if past is not None:
         # Of what a past run held, the model's own share stays and the windows' grows with them.
         return _ACTOR_BYTES + max(0.0, past.actor_bytes - _ACTOR_BYTES) * pixels / past.window_pixels
-    return _ACTOR_BYTES + pixel_bytes(request, planned.card, read_profile(request.bundle, workers.device)) * pixels
+    profile = read_profile(request.bundle, workers.device)
+    return _ACTOR_BYTES + taken_bytes(request, planned.card, profile, pixels)
 
 
 def _time(request: Request, planned: Plan, what: Costs, workers: Workers) -> tuple[float | None, str]:

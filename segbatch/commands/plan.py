@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from segbatch.classes import LabelMap
 from segbatch.commands.choose import Choice, OpenScene, choose
+from segbatch.commands.progress import say
 from segbatch.commands.request import Request
 from segbatch.commands.scenes import check_all, describe
 from segbatch.commands.workers import planned_workers
@@ -95,7 +96,9 @@ def open_request(request: Request) -> Opened:
         info = describe(ref.image, request.nodata)
         bands = card.select_bands(info, request.bands)
         if ref.label is not None:
-            check_label(info, ref.label, label_map)
+            warning = check_label(info, ref.label, label_map)
+            if warning:
+                say(warning)
         return OpenScene(ref, info, bands, None if aoi is None else aoi_in_pixels(aoi, info))
 
     scenes = tuple(check_all(check, request.refs))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbatch.commands.account import account, remember
-from segbatch.commands.choose import Choice, choose, int8_path, pixel_bytes, quantization, with_wishes
+from segbatch.commands.choose import Choice, choose, int8_path, quantization, taken_bytes, with_wishes
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.plan import Opened, Plan, open_request
 from segbatch.commands.progress import BlockProgress, counted, duration, say
@@ -34,10 +34,6 @@ from segbatch.runtime import Resources
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
-
-_TAKEN = 1.35
-"""Of the memory for a window, what the C library takes from the system for it: room that aligned tensors leave fits no
-other at first."""
 
 
 def _check_weights(bundle: Path) -> None:
@@ -208,14 +204,14 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
 
 
 def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:
-    """Memory that a forward pass takes in a predicting process; 0 where it is not PyTorch's, and so not kept."""
+    """Memory that forward passes take in a predicting process; 0 where it is not PyTorch's, and so not kept."""
     settings = planned.choice.settings
     if workers.use_gpu or settings.backend not in ("eager", "compile"):
         return 0
     lattices = (scene.grid.lattice for scene in planned.scenes)
     window = max(lattice.window_height * lattice.window_width for lattice in lattices)
     known = read_profile(request.bundle, workers.device)
-    return int(_TAKEN * pixel_bytes(request, planned.card, known) * window * settings.batch_size)
+    return int(taken_bytes(request, planned.card, known, window * settings.batch_size))
 
 
 def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:

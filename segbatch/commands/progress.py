@@ -120,5 +120,7 @@ class TrainingProgress:
                 f"  epoch {row['epoch']}/{event['epochs']}: loss {row['loss']:.3f}, "
                 f"miou {row['miou'] or 0:.3f} ({iou})" + (f", {duration(left)} left" if left else "")
             )
+        elif event["kind"] == "stale":
+            say(f"  no better epoch in the last {event['patience']}: training ends after epoch {event['epoch']}")
         elif event["kind"] == "halo":
             say(f"  {halo_sentence(event['curve'], event['halo'])}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from segbatch.commands.progress import say
 from segbatch.config import Role, RunConfig
 from segbatch.errors import InputError
 from segbatch.scenes import SceneInfo, SceneRef, check_label, open_scene
@@ -61,7 +62,9 @@ def open_role(config: RunConfig, role: Role) -> list[OpenScene]:
         ref.crop(info.width, info.height)
         info.select_bands(config.scenes.bands)
         if ref.label is not None:
-            check_label(info, ref.label, label_map)
+            warning = check_label(info, ref.label, label_map)
+            if warning:
+                say(warning)
         return ref, info
 
     return check_all(check, list_scenes(config.scenes, role))

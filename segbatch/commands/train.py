@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ from typing import Any
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import TrainingProgress, duration, say
 from segbatch.commands.scenes import OpenScene, check_alike, open_role
-from segbatch.config import Role, RunConfig
+from segbatch.config import Model, Role, RunConfig
 from segbatch.errors import InputError
 from segbatch.inference.plan import file_stamp
-from segbatch.models.card import Card, default_halo
+from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.runtime import Resources, ray_session
 
 
@@ -82,12 +84,13 @@ def untrained_card(config: RunConfig) -> Card:
     import torch
 
     from segbatch.models.build import build_model, model_stride
+    from segbatch.models.pretrained import load_from_bundle
 
     info = open_role(config, "train")[0][1]
     bands = info.select_bands(config.scenes.bands)
     weights = config.model.weights
     # Without weights to fetch it need not even have memory.
-    with torch.device("meta") if weights is None else nullcontext():
+    with torch.device("meta") if weights is None and config.model.init is None else nullcontext():
         model = build_model(
             config.model.architecture,
             config.model.encoder,
@@ -96,6 +99,8 @@ def untrained_card(config: RunConfig) -> Card:
             weights=weights,
             options=config.model.options,
         )
+        if config.model.init is not None:
+            load_from_bundle(model, config.class_table(), config.model.init)
     stride = model_stride(model)
     return Card(
         classes=config.class_table(),
@@ -115,6 +120,7 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
     settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
     described: list[Any] = [
         config.model.model_dump(mode="json"),
+        _starting_weights(config),
         settings,
         config.class_table().to_json(),
         config.label_map().values,
@@ -131,6 +137,22 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _starting_weights(config: RunConfig) -> list[Any]:
+    """What tells the files that the weights come from apart from later ones of the same name."""
+    weights, init = config.model.weights, config.model.init
+    if init is not None:
+        read_card(init)  # says what is wrong with it
+    from_file = weights is not None and os.path.isfile(weights)
+    return [from_file and file_stamp(str(weights)), None if init is None else bundle_hash(init)]
+
+
+def _absolute(model: Model) -> Model:
+    """Workers have a working directory of their own."""
+    named = {"weights": model.weights, "init": model.init}
+    paths = {name: path for name, path in named.items() if path is not None and os.path.exists(path)}
+    return model.model_copy(update={name: os.path.abspath(path) for name, path in paths.items()})
+
+
 def _claim(folder: RunFolder, identity: str) -> bool:
     """Make sure that the folder is free or holds this very training.
 
@@ -144,6 +166,20 @@ def _claim(folder: RunFolder, identity: str) -> bool:
             "give --overwrite to throw it and its masks away."
         )
     return known.get("state") == "done" and folder.bundle.exists()
+
+
+def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
+    """Tells people of the training's events, and keeps them for plots: a line of JSON each, in metrics.jsonl."""
+    progress = TrainingProgress(names)
+
+    def listen(event: dict[str, Any]) -> None:
+        progress(event)
+        # Of an epoch's event, the epoch: it carries all that were before.
+        kept = {"kind": "epoch", **event["history"][-1]} if event["kind"] == "epoch" else event
+        with open(folder.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 1), **kept}) + "\n")
+
+    return listen
 
 
 def _fit(
@@ -192,7 +228,7 @@ def _fit(
         band_names=tuple(first.band_names[band - 1] for band in first.select_bands(config.scenes.bands)),
         bands=first.select_bands(config.scenes.bands) if config.scenes.bands else None,
         dtype=first.dtype,
-        model=config.model,
+        model=_absolute(config.model),
         settings=settings,
         steps_per_epoch=steps,
         threads=cpus,
@@ -208,5 +244,5 @@ def _fit(
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),
-        TrainingProgress(classes.names),
+        _listener(folder, classes.names),
     )

@@ -10,6 +10,8 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
 
 Role = Literal["train", "validate", "predict"]
+ClassWeights = Literal["none", "inverse", "median"]
+LOSSES = ("ce", "dice", "focal", "lovasz", "tversky")
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -114,7 +116,10 @@ class Model(_Section):
     encoder: str = "resnet34"
     """Encoder by segmentation-models-pytorch's name, or 'tu-' and a timm name."""
     weights: str | None = None
-    """Pre-trained weights of the encoder by name (imagenet; downloaded), or none."""
+    """Pre-trained weights of the encoder: a name (imagenet; downloaded), a file (.safetensors, or .pth with a state
+    dict), or none."""
+    init: str | None = None
+    """Bundle whose weights to start from, of the same architecture and encoder; its classes may be others."""
     options: dict[str, Any] = {}
     """More arguments of the architecture, such as decoder_channels."""
 
@@ -134,13 +139,25 @@ class Training(_Section):
     """Share of tiles that are drawn around a class (rare ones more often than their area would), in place
     of anywhere in the training area."""
     loss: str = "ce+dice"
-    """ce, dice, focal, or a sum of them."""
+    """ce, dice, focal, lovasz, tversky, or a sum of them."""
+    class_weights: ClassWeights = "none"
+    """Of the cross-entropy: none; inverse: all classes have the same say; median: by median frequency balancing."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of the cross-entropy."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW; warm-up and cosine around it."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """Weight decay of AdamW."""
+    accumulate: PositiveInt = 1
+    """Parts in which the tiles of a step go through the model, where memory does not hold all of them at once."""
+    freeze_encoder: int = Field(default=0, ge=0)
+    """Epochs at the start in which the encoder stays as it is: for pre-trained ones."""
+    encoder_lr: float = Field(default=1.0, gt=0, le=1)
+    """Learning rate of the encoder as a share of the rest's: for pre-trained ones."""
+    patience: PositiveInt | None = None
+    """Training ends after so many epochs without a better one; never before its time when absent."""
+    sync_batch_norm: bool = False
+    """Whether batch normalisation counts over all workers: for few tiles a worker. GPUs only."""
     augment: Literal["none", "flips", "full"] = "full"
     """none; flips and quarter turns; or those with scale, brightness and contrast by band."""
     scale: float = Field(default=1.33, ge=1, le=4)
@@ -170,8 +187,10 @@ class Training(_Section):
     @classmethod
     def _known_loss(cls, loss: str) -> str:
         for term in loss.split("+"):
-            if term.strip() not in ("ce", "dice", "focal"):
-                raise ValueError(f"unknown loss {term.strip()!r}; there are ce, dice, focal and their sums, as ce+dice")
+            if term.strip() not in LOSSES:
+                raise ValueError(
+                    f"unknown loss {term.strip()!r}; there are {', '.join(LOSSES)} and their sums, as ce+dice"
+                )
         return loss
 
 

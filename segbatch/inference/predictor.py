@@ -73,10 +73,12 @@ class Predictor:
         """
         settings = self._settings
         plain = settings.blend == "crop" and settings.tta == "none" and not settings.products
-        pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *window), dtype)).to(self._forward.device)
-        valid = torch.zeros((self._batch_size, 1, *window), dtype=torch.bool, device=self._forward.device)
-        with suppress(torch.OutOfMemoryError):  # the first block will find out, and what to do about it
-            self._forward.prepare(pixels, valid, logits=not plain)
+        # Quarter turns lay windows on their side.
+        for shape in {window, window[::-1]} if settings.tta == "d4" else {window}:
+            pixels = torch.from_numpy(np.zeros((self._batch_size, bands, *shape), dtype)).to(self._forward.device)
+            valid = torch.zeros((self._batch_size, 1, *shape), dtype=torch.bool, device=self._forward.device)
+            with suppress(torch.OutOfMemoryError):  # the first block will find out, and what to do about it
+                self._forward.prepare(pixels, valid, logits=not plain)
 
     def predict(
         self,

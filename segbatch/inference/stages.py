@@ -239,7 +239,7 @@ class WriteStage:
         label = None
         if plan.ref.label is not None:
             try:
-                with small_cache(), LabelReader(plan.ref.label, self._label_map) as reader:
+                with small_cache(), LabelReader(plan.ref.label, self._label_map, plan.info) as reader:
                     label = reader.read(owned)
             except InputError as problem:  # it was there when the run began
                 raise SceneReadError(str(problem)) from problem

@@ -9,6 +9,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from segbatch.errors import InputError
+from segbatch.models.pretrained import check_file, is_file, load_encoder
 
 
 def build_model(
@@ -27,20 +28,23 @@ def build_model(
         encoder: smp's name of the encoder, or ``tu-`` and timm's.
         in_channels: Number of bands.
         num_classes: Number of classes.
-        weights: Name of pre-trained encoder weights, or None. These are downloaded.
+        weights: Name of pre-trained encoder weights, which are downloaded; a file of such weights; or None.
         options: More keyword arguments of the architecture.
 
     Raises:
         InputError: A name is unknown, an option does not fit, or the weights cannot be had.
     """
-    check_names(architecture, encoder, weights)
+    from_file = weights is not None and is_file(weights)
+    if weights is not None and from_file:
+        check_file(weights)
+    check_names(architecture, encoder, None if from_file else weights)
     if not encoder.startswith("tu-"):  # timm's take arguments of their own
         _check_options(architecture, options or {})
     try:
-        return smp.create_model(
+        model: torch.nn.Module = smp.create_model(
             architecture,
             encoder_name=encoder,
-            encoder_weights=weights,
+            encoder_weights=None if from_file else weights,
             in_channels=in_channels,
             classes=num_classes,
             **(options or {}),
@@ -48,10 +52,13 @@ def build_model(
     except OSError as error:
         raise InputError(
             f"The weights {weights!r} of {encoder} cannot be downloaded ({_first_line(error)}). "
-            "Set model.weights to null to start from random ones."
+            "Set model.weights to a file of them, or to null to start from random ones."
         ) from error
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise InputError(f"{architecture} with {encoder} cannot be built: {_first_line(error)}") from error
+    if weights is not None and from_file:
+        load_encoder(model.encoder, weights)  # type: ignore[arg-type]
+    return model
 
 
 def check_names(architecture: str, encoder: str, weights: str | None = None) -> None:

@@ -69,7 +69,10 @@ def scene_tiles(
 
     def label() -> NDArray[np.uint8]:
         assert scene.label is not None
-        return class_rgb(LabelReader(scene.label, label_map).thumbnail(max_side), classes)
+        source = scene.image or scene.mask
+        assert source is not None
+        with open_scene(str(source)) as reader, LabelReader(scene.label, label_map, reader.info) as found:
+            return class_rgb(found.thumbnail(max_side), classes)
 
     def mask() -> NDArray[np.uint8]:
         if scene.mask is None:

@@ -16,11 +16,23 @@ _QUICK_LOOK = 1024
 
 
 class LabelReader:
-    """A label raster read as class ids."""
+    """A label raster read as class ids, on the grid of its scene.
 
-    def __init__(self, uri: str, label_map: LabelMap) -> None:
+    A label on another grid, as one in another CRS or of another pixel size, is resampled by nearest neighbour; pixels
+    of the scene that it does not cover have no label.
+
+    Args:
+        uri: Path or URL.
+        label_map: From label values to class ids.
+        scene: Whose label it is.
+    """
+
+    def __init__(self, uri: str, label_map: LabelMap, scene: SceneInfo) -> None:
         self._reader = open_scene(uri)
-        self._map = label_map
+        self._map, self._nodata = label_map, self._reader.info.nodata
+        if not fits(scene, self._reader.info):
+            self._reader.close()
+            self._reader = open_scene(uri, grid=scene)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Class ids of a window inside the scene, (height, width), `IGNORE_INDEX` where there is no label.
@@ -45,9 +57,9 @@ class LabelReader:
         self.close()
 
     def _ids(self, pixels: Pixels) -> NDArray[np.uint8]:
-        values, nodata = pixels.values[0], self._reader.info.nodata
+        values, nodata = pixels.values[0], self._nodata
         assert np.issubdtype(values.dtype, np.integer)  # check_label refused all else
-        hidden = _hidden(pixels, nodata)
+        hidden = _hidden(pixels, self._reader.info.nodata)
         unknown = self._map.unknown(values[~hidden], nodata)
         if unknown:
             raise SceneReadError(_unknown_message(self._reader.info.uri, unknown, self._map))
@@ -56,10 +68,13 @@ class LabelReader:
         return ids
 
 
-def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
+def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> str:
     """Refuse a label that does not fit its scene, before work begins.
 
     Values are checked on a shrunken copy, so a rare unknown value may slip through; reading finds it later.
+
+    Returns:
+        What users should know of the label; empty if nothing.
 
     Raises:
         InputError: Says what does not fit.
@@ -75,16 +90,14 @@ def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
                 f"Label {uri} says that {label.nodata:g} is nodata, but it is a class id too. Say with label_values "
                 "which values are classes."
             )
-        if (label.width, label.height) != (scene.width, scene.height):
+        on_maps = bool(scene.crs and label.crs)
+        if not on_maps and (label.width, label.height) != (scene.width, scene.height):
             raise InputError(
                 f"Label {uri} is {label.width} x {label.height} pixels, but its scene {scene.uri} is "
-                f"{scene.width} x {scene.height}. Bring the label onto the scene's grid."
+                f"{scene.width} x {scene.height}, and without a CRS of both there is no telling where it belongs."
             )
-        if scene.crs and label.crs and not same_grid(scene, label):
-            raise InputError(
-                f"Label {uri} is not on the grid of its scene {scene.uri}: CRS or transform differ. "
-                "Bring the label onto the scene's grid."
-            )
+        if on_maps and not _overlap(scene, label):
+            raise InputError(f"Label {uri} lies elsewhere than its scene {scene.uri}: no pixel of it has a label.")
         try:
             pixels = reader.thumbnail(_QUICK_LOOK, (1,))
         except SceneReadError as error:
@@ -93,6 +106,40 @@ def check_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> None:
         unknown = label_map.unknown(values, label.nodata)
         if unknown:
             raise InputError(_unknown_message(uri, unknown, label_map))
+    if fits(scene, label):
+        return ""
+    return f"Label {uri} is on another grid than its scene: resampling it by nearest neighbour."
+
+
+def fits(scene: SceneInfo, label: SceneInfo) -> bool:
+    """Whether a label can be read pixel by pixel beside its scene."""
+    if (label.width, label.height) != (scene.width, scene.height):
+        return False
+    return not (scene.crs and label.crs) or same_grid(scene, label)
+
+
+def _overlap(scene: SceneInfo, label: SceneInfo) -> bool:
+    """Whether two rasters on maps have a place in common, by their outlines."""
+    from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform_bounds
+
+    def bounds(info: SceneInfo) -> tuple[float, float, float, float]:
+        corners = [info.transform @ corner for corner in ((0, 0), (info.width, 0), (0, info.height),
+                                                          (info.width, info.height))]  # fmt: skip
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    assert scene.crs is not None
+    assert label.crs is not None
+    try:
+        there = transform_bounds(CRS.from_wkt(label.crs), CRS.from_wkt(scene.crs), *bounds(label))
+    except RasterioError as error:
+        raise InputError(
+            f"Label {label.uri} cannot be brought into the CRS of its scene {scene.uri}: {error}"
+        ) from error
+    here = bounds(scene)
+    return all(max(here[axis], there[axis]) < min(here[axis + 2], there[axis + 2]) for axis in (0, 1))
 
 
 def same_grid(one: SceneInfo, other: SceneInfo) -> bool:

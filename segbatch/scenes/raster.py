@@ -11,6 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from segbatch.errors import InputError, SceneReadError
@@ -43,15 +44,23 @@ def small_cache() -> Iterator[None]:
 
 
 class RasterScene:
-    """A raster read through rasterio."""
+    """A raster read through rasterio.
 
-    def __init__(self, uri: str, nodata: float | None = None) -> None:
+    Args:
+        uri: Path or URL.
+        nodata: Fill value that overrides the file's own.
+        grid: A raster whose grid to read it on, by nearest neighbour. What the file does not cover is not valid then,
+            and its nodata is a value as any other.
+    """
+
+    def __init__(self, uri: str, nodata: float | None = None, grid: SceneInfo | None = None) -> None:
         if "://" not in uri and not uri.startswith("/vsi") and not os.path.isfile(uri):
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")
         try:
             with rasterio.Env(**_GDAL_OPTIONS):
-                self._dataset = rasterio.open(uri)
+                self._file = rasterio.open(uri)
+                self._dataset = self._file if grid is None else _resampled(self._file, grid)
         except RasterioError as error:
             raise InputError(f"{uri} cannot be read as an image: {error}") from error
         self.info = _describe(uri, self._dataset, nodata)
@@ -71,6 +80,7 @@ class RasterScene:
     def close(self) -> None:
         """Release the file."""
         self._dataset.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +118,23 @@ class RasterScene:
     @property
     def _flags(self) -> list[MaskFlags]:
         return self._dataset.mask_flag_enums[0]
+
+
+def _resampled(file: rasterio.DatasetReader, grid: SceneInfo) -> WarpedVRT:
+    """A file on another grid, by nearest neighbour."""
+    return WarpedVRT(
+        file,
+        crs=grid.crs,
+        transform=grid.transform,
+        width=grid.width,
+        height=grid.height,
+        resampling=Resampling.nearest,
+        tolerance=0,  # places by the exact transformation, not by GDAL's approximation of it
+        # What is outside the file is not what is nodata in it.
+        src_nodata=None,
+        nodata=None,
+        add_alpha=_alpha_band(file) is None,
+    )
 
 
 def _describe(uri: str, dataset: rasterio.DatasetReader, nodata: float | None) -> SceneInfo:

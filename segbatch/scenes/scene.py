@@ -116,19 +116,20 @@ class SceneReader(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def open_scene(uri: str, nodata: float | None = None) -> SceneReader:
+def open_scene(uri: str, nodata: float | None = None, grid: SceneInfo | None = None) -> SceneReader:
     """Open a scene with the driver that takes it.
 
     Args:
         uri: Path or URL.
         nodata: Fill value that overrides the file's own.
+        grid: A scene on a map whose grid to read it on, by nearest neighbour; None for its own.
 
     Raises:
         InputError: There is no such file, or it is not an image.
     """
     from segbatch.scenes.raster import RasterScene
 
-    return RasterScene(uri, nodata)
+    return RasterScene(uri, nodata, grid)
 
 
 def read_padded(reader: SceneReader, window: Window, bands: Sequence[int]) -> Pixels:

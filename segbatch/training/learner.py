@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Learner:
         bare: The same network unwrapped.
         settings: The training section of the configuration.
         total_steps: Length of the schedule.
+        class_weights: Of the cross-entropy, one a class.
         mean: Of each band over the training scenes.
         std: Likewise.
         device: Where the model is.
@@ -38,6 +40,7 @@ class Learner:
         bare: torch.nn.Module,
         settings: Training,
         total_steps: int,
+        class_weights: Sequence[float],
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
@@ -49,8 +52,9 @@ class Learner:
         self._device = device
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
         self._scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
-        self._loss = build_loss(settings.loss, settings.label_smoothing)
-        self._optimizer = torch.optim.AdamW(_parameter_groups(bare, settings.weight_decay), lr=settings.learning_rate)
+        self._loss = build_loss(settings.loss, settings.label_smoothing, torch.tensor(class_weights, device=device))
+        self._optimizer = torch.optim.AdamW(_parameter_groups(bare, settings), lr=settings.learning_rate)
+        self._frozen_steps = total_steps * settings.freeze_encoder // settings.epochs
         self._average = (
             AveragedModel(bare, multi_avg_fn=_moving_average(settings.ema), use_buffers=True) if settings.ema else None
         )
@@ -80,26 +84,33 @@ class Learner:
             TrainingError: The loss is not finite.
         """
         self._model.train()
+        self._freeze(self.step < self._frozen_steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group["share"]
         pixels = self._normalize(batch).contiguous(memory_format=torch.channels_last)
         label = batch.label.to(self._device)
-        with self._autocast:
-            logits = self._model(pixels)
-        loss = self._loss(logits.float(), label)
+        parts = min(self._settings.accumulate, len(label))
+        loss = torch.zeros((), device=self._device)
+        self._optimizer.zero_grad(set_to_none=True)
+        for number, part in enumerate(zip(pixels.chunk(parts), label.chunk(parts), strict=True), start=1):
+            # Workers add up their gradients once a step, with the last part.
+            with nullcontext() if number == parts or not self._is_shared else self._model.no_sync():  # type: ignore[operator]
+                with self._autocast:
+                    logits = self._model(part[0])
+                share = self._loss(logits.float(), part[1]) * (len(part[1]) / len(label))
+                loss += share.detach()
+                share.backward()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The loss became {loss.item()} at step {self.step}. Try a lower training.learning_rate "
                 "or training.precision=float32, and look for extreme pixel values."
             )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         torch.nn.utils.clip_grad_norm_(self._bare.parameters(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self.step += 1
         if self._average is not None:
             self._average.update_parameters(self._bare)
-        return loss.detach()
+        return loss
 
     def save(self, path: Path) -> None:
         """Write all that is needed to go on."""
@@ -126,6 +137,17 @@ class Learner:
         """A copy on the CPU of the network that is kept."""
         return copy.deepcopy(self.kept).cpu().eval()
 
+    @property
+    def _is_shared(self) -> bool:
+        return isinstance(self._model, torch.nn.parallel.DistributedDataParallel)
+
+    def _freeze(self, frozen: bool) -> None:
+        """Keep the encoder as it is, statistics of its normalisation layers included."""
+        encoder = getattr(self._bare, "encoder", None)
+        if encoder is not None and (frozen or not next(encoder.parameters()).requires_grad):
+            encoder.requires_grad_(not frozen)
+            encoder.train(not frozen)
+
     def _normalize(self, batch: Batch) -> torch.Tensor:
         pixels = (batch.values.to(self._device).float() - self._mean) * self._scale
         pixels = pixels * batch.gain.to(self._device) + batch.offset.to(self._device)
@@ -141,12 +163,19 @@ def schedule(step: int, total: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and normalisation layers do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _parameter_groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:
+    """Weights decay; biases and normalisation layers do not. The encoder has a learning rate of its own."""
+    encoder = {id(parameter) for name, parameter in model.named_parameters() if name.startswith("encoder.")}
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for parameter in model.parameters():
+        groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "share": settings.encoder_lr if in_encoder else 1.0,
+        }
+        for (in_encoder, decays), parameters in groups.items()
     ]
 
 

@@ -26,8 +26,10 @@ from segbatch.models.backends.forward import Forward
 from segbatch.models.build import build_model, model_stride
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
 from segbatch.models.card import Card, default_halo
+from segbatch.models.pretrained import load_from_bundle
 from segbatch.training.feed import stream
 from segbatch.training.learner import Learner
+from segbatch.training.losses import weigh_classes
 from segbatch.training.survey import Survey, TrainingScene
 from segbatch.training.tiles import TileSampler
 from segbatch.training.validation import validate
@@ -97,12 +99,18 @@ def train_loop(config: dict[str, Any]) -> None:
         # Rank 0's weights reach the others when the model is wrapped, so one download is enough.
         weights=job.model.weights if rank == 0 else None,
         options=job.model.options,
-    ).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    )
+    if job.model.init is not None and rank == 0:
+        load_from_bundle(bare, job.classes, job.model.init)
+    bare = bare.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if job.settings.sync_batch_norm and device.type == "cuda":
+        bare = torch.nn.SyncBatchNorm.convert_sync_batchnorm(bare)
     learner = Learner(
         bare if world == 1 else torch.nn.parallel.DistributedDataParallel(bare, find_unused_parameters=True),
         bare,
         job.settings,
         job.settings.epochs * job.steps_per_epoch,
+        weigh_classes(job.settings.class_weights, job.survey.class_pixels, job.survey.shared_pixels),
         job.survey.mean,
         job.survey.std,
         device,
@@ -119,6 +127,9 @@ def train_loop(config: dict[str, Any]) -> None:
             bundle = load_bundle(Path(folder) / _BUNDLE)
         tell({"kind": "resume", "epoch": len(history)})
     for epoch in range(len(history), job.settings.epochs):
+        if _is_stale(history, job.settings.patience):
+            tell({"kind": "stale", "epoch": epoch, "patience": job.settings.patience})
+            break
         started = time.perf_counter()
         mean_loss, waited = _run_epoch(job, learner, epoch, rank, world, tell)
         trained = time.perf_counter()
@@ -155,6 +166,14 @@ def train_loop(config: dict[str, Any]) -> None:
             bundle = _calibrated(bundle, job, device)
         _report(learner, bundle, history, rank, config["scratch"])
         tell(_halo_event(bundle.card))
+
+
+def _is_stale(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Whether no epoch of the last few was better than those before."""
+    if patience is None or len(history) <= patience:
+        return False
+    scores = [past["miou"] or 0 for past in history]
+    return max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def _card(job: TrainingJob, stride: int, halo: int, history: list[dict[str, Any]]) -> Card:

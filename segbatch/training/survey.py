@@ -101,7 +101,8 @@ def survey_strip(scene: TrainingScene, index: int, row: int, cell: int, label_ma
     part = Window(window.col_off, window.row_off + top, window.width, min(cell, window.height - top))
     with open_scene(scene.image, scene.nodata) as reader:
         values, valid = reader.read(part, scene.bands)
-    with LabelReader(scene.label, label_map) as label:
+        info = reader.info
+    with LabelReader(scene.label, label_map, info) as label:
         ids = label.read(part)
     ids[~valid] = IGNORE_INDEX
     cols = -(-window.width // cell)
@@ -137,6 +138,12 @@ class Survey:
     def class_pixels(self) -> NDArray[np.int64]:
         """Labelled pixels by class over all scenes."""
         return np.sum([grid.sum(axis=(0, 1)) for grid in self.cells], axis=0)
+
+    @property
+    def shared_pixels(self) -> NDArray[np.int64]:
+        """Of each class, the labelled pixels of any class in the cells that it occurs in."""
+        cells = np.concatenate([grid.reshape(-1, grid.shape[2]) for grid in self.cells])
+        return (cells > 0).T.astype(np.int64) @ cells.sum(axis=1)
 
 
 def merge(parts: Sequence[Strip], cell: int) -> Survey:

@@ -121,10 +121,8 @@ class TileReader:
         """
         scene = self._scenes[place.scene]
         if place.scene not in self._open:
-            self._open[place.scene] = (
-                open_scene(scene.image, scene.nodata),
-                LabelReader(scene.label, self._label_map),
-            )
+            opened = open_scene(scene.image, scene.nodata)
+            self._open[place.scene] = opened, LabelReader(scene.label, self._label_map, opened.info)
             if len(self._open) > _OPEN_SCENES:
                 for file in self._open.popitem(last=False)[1]:
                     file.close()

@@ -42,7 +42,10 @@ def validate(
         crop = scene.window
         core = fit_core(crop.width, crop.height, halo=halo, stride=stride, window_pixels=_WINDOW_PIXELS)
         lattice = Lattice(crop.width, crop.height, core[1], core[0], halo)
-        with open_scene(scene.image, scene.nodata) as image, LabelReader(scene.label, label_map) as label:
+        with (
+            open_scene(scene.image, scene.nodata) as image,
+            LabelReader(scene.label, label_map, image.info) as label,
+        ):
             grid = BlockGrid(lattice, 1, 1)
             for block in grid:
                 number += 1

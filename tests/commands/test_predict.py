@@ -205,7 +205,7 @@ def test_all_that_is_wrong_is_said_before_work_begins(
         "size": "is 51 x 40 pixels, but its scene .* is 50 x 40",
         "values": "has values without a class: 9",
         "floats": "holds float32; class labels are whole numbers",
-        "crs": "not on the grid of its scene",
+        "crs": "lies elsewhere than its scene",
     }
     for name, message in expected.items():
         with pytest.raises(InputError, match=message) as caught:

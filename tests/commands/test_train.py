@@ -177,6 +177,59 @@ def test_training_leaves_a_bundle_that_has_learned(trained: Trained) -> None:
     assert best["miou"] > 0.6
 
 
+@pytest.mark.ray
+def test_metrics_tell_the_course_line_by_line(trained: Trained) -> None:
+    lines = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert figures(epochs) == figures(trained.history)
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    assert {"kind", "time", "halo", "curve"} <= set(lines[-1])
+
+
+@pytest.mark.ray
+def test_training_goes_on_from_a_bundle_with_other_classes_and_ends_when_nothing_gets_better(
+    trained: Trained, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(trained.config.read_text())
+    content["output"] = str(tmp_path / "run")
+    content["classes"] = [{"name": "bright"}, {"name": "dark"}]
+    content["label_values"] = {0: "dark", 1: "bright"}
+    content["model"]["init"] = os.path.relpath(trained.run / "bundle")
+    content["training"] |= {
+        "epochs": 40,
+        "patience": 1,
+        "learning_rate": 1e-9,
+        "freeze_encoder": 40,
+        "class_weights": "median",
+        "loss": "ce+lovasz",
+        "accumulate": 2,
+        "ema": 0,
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    said = segbatch("train", str(path))
+    assert said.code == 0, said.text
+    assert "no better epoch in the last 1: training ends after epoch" in said.text
+    history = json.loads((tmp_path / "run" / "run.json").read_text())["training"]["history"]
+    assert 2 <= len(history) < 40
+    # Hardly moved: what the bundle knew is there from the first epoch on, by the classes' names.
+    known = max(row["miou"] for row in trained.history)
+    assert history[0]["miou"] == pytest.approx(known, abs=0.1)
+    iou = max(trained.history, key=lambda row: row["miou"])["iou"]
+    assert history[0]["iou"] == pytest.approx(iou[::-1], abs=0.15)
+
+
+@pytest.mark.ray
+def test_weights_to_start_from_are_checked_before_work_begins(config: Path, tmp_path: Path) -> None:
+    for setting, message in (
+        (f"model.weights={tmp_path}/none.pth", "none.pth does not exist"),
+        (f"model.init={tmp_path}/none", "The bundle .*none does not exist"),
+    ):
+        said = segbatch("train", str(config), "--set", setting)
+        assert said.code == 2
+        assert re.search(message, said.text)
+
+
 def _read(path: Path) -> NDArray[Any]:
     import rasterio
 

@@ -3,12 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
 
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SceneReadError
@@ -33,6 +37,12 @@ def scene(tmp_path: Path, make_raster: MakeRaster) -> SceneInfo:
         return reader.info
 
 
+def info_of(path: str) -> SceneInfo:
+    """Of a scene on the very grid of its label."""
+    with open_scene(path) as reader:
+        return reader.info
+
+
 def refusal(scene: SceneInfo, label: str, label_map: LabelMap = THREE) -> str:
     with pytest.raises(InputError) as caught:
         check_label(scene, label, label_map)
@@ -49,28 +59,75 @@ def test_a_label_that_fits_is_accepted(
     assert "values without a class: 2" in refusal(scene, label, LabelMap(2))  # so it was looked at
 
 
-def test_another_size_is_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
-    message = refusal(scene, make_raster(tmp_path / "label.tif", class_ids((41, 30)), **GRID))
+def test_without_a_map_another_size_is_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    message = refusal(scene, make_raster(tmp_path / "label.tif", class_ids((41, 30))))
     assert "is 30 x 41 pixels" in message
     assert "41 x 30" in message
 
 
+def test_a_label_of_another_place_is_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    label = make_raster(tmp_path / "label.tif", class_ids(), **{**GRID, "crs": "EPSG:26917"})
+    assert "lies elsewhere" in refusal(scene, label)
+    beside = {**GRID, "transform": Affine(1, 0, 400_041, 0, -1, 4_000_000)}
+    assert "lies elsewhere" in refusal(scene, make_raster(tmp_path / "beside.tif", class_ids(), **beside))
+
+
+GEOGRAPHIC = Affine(1e-5, 0, -76.1115, 0, -1e-5, 36.1398)
+"""Of some 1 m a pixel, where the scene is."""
+
+
+@pytest.mark.parametrize("nodata", [None, 0, 255], ids=lambda value: f"nodata {value}")
 @pytest.mark.parametrize(
-    "change",
+    "grid",
     [
-        {"crs": "EPSG:26917"},
         {"transform": Affine(1, 0, 400_001, 0, -1, 4_000_000)},
         {"transform": Affine(1, 0, 400_000, 0, -1, 4_000_000.3)},
-        {"transform": Affine(1.01, 0, 400_000, 0, -1, 4_000_000)},
-        {"transform": Affine(1, 0, 400_000, 0, 1, 4_000_000)},
+        {"transform": Affine(1.7, 0, 399_990, 0, -1.3, 4_000_000)},
+        {"transform": Affine(1, 0, 400_000, 0, 1, 3_999_980)},
+        {"transform": GEOGRAPHIC, "crs": "EPSG:4326"},
     ],
-    ids=["crs", "shifted", "shifted by a third", "scaled", "flipped"],
+    ids=["shifted", "shifted by a third", "coarser", "flipped", "another CRS"],
 )
-def test_another_grid_is_refused(
-    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo, change: dict[str, object]
+def test_a_label_on_another_grid_is_resampled(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo, grid: dict[str, Any], nodata: int | None
 ) -> None:
-    label = make_raster(tmp_path / "label.tif", class_ids(), **{**GRID, **change})
-    assert "not on the grid" in refusal(scene, label)
+    """Against GDAL's warper on the whole label, and read in windows."""
+    values, placed = class_ids((64, 53)), {**GRID, **grid}
+    path = make_raster(tmp_path / "label.tif", values, nodata=nodata, **placed)
+    label_map = LabelMap(3) if nodata != 0 else LabelMap(2, ((1, 0), (2, 1)))
+    assert "resampling it by nearest neighbour" in check_label(scene, path, label_map)
+    assert scene.crs is not None
+    expected = np.full(SHAPE, 255, np.uint8)
+    reproject(
+        values, expected, src_crs=placed["crs"], src_transform=placed["transform"], dst_crs=CRS.from_wkt(scene.crs),
+        dst_transform=scene.transform, resampling=Resampling.nearest, init_dest_nodata=False, tolerance=0,
+    )  # fmt: skip
+    if nodata == 0:
+        expected = np.array([255, 0, 1] + [255] * 253, np.uint8)[expected]
+    assert 0.2 < (expected != 255).mean() <= 1
+    with LabelReader(path, label_map, scene) as reader:
+        found = reader.read(scene.window)
+        np.testing.assert_array_equal(found, expected)
+        for part in (Window(0, 0, 7, 9), Window(20, 11, 21, 19), Window(40, 29, 1, 1)):
+            np.testing.assert_array_equal(reader.read(part), expected[part.slices])
+        assert reader.thumbnail(20).shape == (15, 20)
+
+
+def test_what_a_label_on_another_grid_hides_or_does_not_reach_is_ignored(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo
+) -> None:
+    """Also where nodata is a class by label_values: outside the label there is none."""
+    values, shown = class_ids(), np.random.default_rng(1).random(SHAPE) > 0.3
+    placed = {**GRID, "transform": Affine(1, 0, 400_003, 0, -1, 4_000_000)}
+    expected = np.full(SHAPE, 255, np.uint8)
+    expected[:, 3:] = np.where(shown, values, 255)[:, :-3]
+    with LabelReader(make_raster(tmp_path / "masked.tif", values, mask=shown, **placed), THREE, scene) as reader:
+        np.testing.assert_array_equal(reader.read(scene.window), expected)
+    mapped = LabelMap(3, ((0, 0), (1, 1), (2, 2)))
+    with LabelReader(make_raster(tmp_path / "label.tif", values, nodata=0, **placed), mapped, scene) as reader:
+        found = reader.read(scene.window)
+    np.testing.assert_array_equal(found[:, 3:], values[:, :-3])
+    assert (found[:, :3] == 255).all()
 
 
 def test_a_transform_rounded_by_another_program_is_the_same_grid(
@@ -128,7 +185,7 @@ def test_windows_are_read_as_class_ids(
     col_off, row_off = data.draw(st.integers(0, SHAPE[1] - 1)), data.draw(st.integers(0, SHAPE[0] - 1))
     width, height = data.draw(st.integers(1, SHAPE[1] - col_off)), data.draw(st.integers(1, SHAPE[0] - row_off))
     window = Window(col_off, row_off, width, height)
-    with LabelReader(str(path), LabelMap(2, ((-3, 1), (8, 0)))) as reader:
+    with LabelReader(str(path), LabelMap(2, ((-3, 1), (8, 0))), info_of(str(path))) as reader:
         ids = reader.read(window)
     part = stored[window.slices]
     assert ids.dtype == np.uint8
@@ -138,8 +195,8 @@ def test_windows_are_read_as_class_ids(
 def test_nodata_is_ignored_unless_it_is_mapped(tmp_path: Path, make_raster: MakeRaster) -> None:
     path = make_raster(tmp_path / "label.tif", np.array([[0, 1, 2]], np.uint8), nodata=0)
     row = Window(0, 0, 3, 1)
-    assert LabelReader(path, THREE).read(row).tolist() == [[255, 1, 2]]
-    assert LabelReader(path, LabelMap(2, ((0, 1), (2, 0)))).read(row).tolist() == [[1, 255, 0]]
+    assert LabelReader(path, THREE, info_of(path)).read(row).tolist() == [[255, 1, 2]]
+    assert LabelReader(path, LabelMap(2, ((0, 1), (2, 0))), info_of(path)).read(row).tolist() == [[1, 255, 0]]
 
 
 def test_what_alpha_or_a_mask_hides_is_ignored(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
@@ -151,9 +208,9 @@ def test_what_alpha_or_a_mask_hides_is_ignored(tmp_path: Path, make_raster: Make
     with_alpha = make_raster(tmp_path / "alpha.png", alpha, colorinterp=["gray", "alpha"])
     for path in (masked, with_alpha):
         check_label(scene, path, THREE)
-        with LabelReader(path, THREE) as reader:
+        with LabelReader(path, THREE, info_of(path)) as reader:
             np.testing.assert_array_equal(reader.read(scene.window), np.where(shown, values, 255))
-        with LabelReader(path, LabelMap(2, ((1, 0), (2, 1)))) as reader:
+        with LabelReader(path, LabelMap(2, ((1, 0), (2, 1))), info_of(path)) as reader:
             expected = np.select([~shown, values == 1, values == 2], [255, 0, 1], 255)
             np.testing.assert_array_equal(reader.read(scene.window), expected)
 
@@ -166,7 +223,7 @@ def test_a_rare_unknown_value_is_found_when_it_is_read(tmp_path: Path, make_rast
     path = make_raster(tmp_path / "label.tif", values, compress="deflate")
     with open_scene(make_raster(tmp_path / "scene.tif", np.zeros(shape, np.uint8), compress="deflate")) as reader:
         check_label(reader.info, path, THREE)
-    with LabelReader(path, THREE) as reader:
+    with LabelReader(path, THREE, info_of(path)) as reader:
         assert not reader.read(Window(0, 0, 500, 500)).any()
         with pytest.raises(SceneReadError, match=r"label\.tif has values without a class: 9"):
             reader.read(Window(1000, 1000, 500, 500))
@@ -174,7 +231,8 @@ def test_a_rare_unknown_value_is_found_when_it_is_read(tmp_path: Path, make_rast
 
 def test_a_thumbnail_holds_class_ids(tmp_path: Path, make_raster: MakeRaster) -> None:
     values = np.repeat(np.array([[10], [20]], np.uint16), 50, axis=0) * np.ones((1, 60), np.uint16)
-    with LabelReader(make_raster(tmp_path / "label.tif", values), LabelMap(2, ((10, 0), (20, 1)))) as reader:
+    path = make_raster(tmp_path / "label.tif", values)
+    with LabelReader(path, LabelMap(2, ((10, 0), (20, 1))), info_of(path)) as reader:
         small = reader.thumbnail(30)
     assert (small.dtype, small.shape) == (np.dtype(np.uint8), (30, 18))
     assert not small[:15].any()

@@ -50,7 +50,7 @@ def make_learner(total: int = 20, *, model: torch.nn.Module | None = None, **set
         options = {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}
         model = build_model("unet", "resnet18", in_channels=3, num_classes=2, options=options)
     training = Training(**{"precision": "float32", **settings})
-    return Learner(model, model, training, total, MEAN, STD, CPU)
+    return Learner(model, model, training, total, (1.0, 1.0), MEAN, STD, CPU)
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
@@ -86,7 +86,7 @@ def test_steps_follow_the_schedule() -> None:
         assert {group["lr"] for group in learner._optimizer.param_groups} == {0.01 * schedule(step, 40)}
 
 
-@pytest.mark.parametrize("loss", ["ce", "dice", "focal", "ce+dice"])
+@pytest.mark.parametrize("loss", ["ce", "dice", "focal", "lovasz", "tversky", "ce+dice"])
 def test_steps_lower_the_loss_of_a_batch(loss: str) -> None:
     learner = make_learner(total=15, loss=loss, learning_rate=3e-3)
     losses = [learner.learn(make_batch()).item() for _ in range(15)]
@@ -229,3 +229,48 @@ def test_bf16_is_used_where_it_is_asked_for() -> None:
     assert losses["bf16"] != losses["float32"]
     automatic = make_learner(precision="auto").learn(make_batch()).item()
     assert automatic == losses["bf16" if has_bf16(CPU) else "float32"]
+
+
+def test_the_encoder_has_a_learning_rate_of_its_own() -> None:
+    learner = make_learner(learning_rate=0.01, encoder_lr=0.1)
+    learner.learn(make_batch())
+    encoder = {id(parameter) for parameter in learner._bare.encoder.parameters()}
+    for group in learner._optimizer.param_groups:
+        inside = {id(parameter) in encoder for parameter in group["params"]}
+        assert inside in ({True}, {False})
+        assert group["lr"] == pytest.approx(0.01 * schedule(0, 20) * (0.1 if inside == {True} else 1))
+        assert group["weight_decay"] == (0.01 if group["params"][0].ndim > 1 else 0)
+    counted = sum(len(group["params"]) for group in learner._optimizer.param_groups)
+    assert counted == len(list(learner._bare.parameters()))
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_then_learns() -> None:
+    learner = make_learner(total=8, epochs=4, freeze_encoder=2)
+    before = {name: value.clone() for name, value in learner._bare.state_dict().items()}
+    for step in range(6):
+        learner.learn(make_batch(step))
+        now = learner._bare.state_dict()
+        same = {name: torch.equal(value, before[name]) for name, value in now.items()}
+        assert not all(same[name] for name in now if not name.startswith("encoder."))
+        if step < 4:
+            # Its normalisation layers' running statistics among it.
+            assert all(same[name] for name in now if name.startswith("encoder."))
+    assert not same["encoder.conv1.weight"]
+    assert not same["encoder.bn1.running_mean"]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 9])
+def test_a_step_in_parts_is_a_step(parts: int) -> None:
+    """Without batch normalisation, whose statistics are each part's own."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1))
+    losses, learned = [], []
+    for accumulate in (1, parts):
+        torch.manual_seed(0)
+        for layer in (model[0], model[2]):
+            layer.reset_parameters()
+        learner = make_learner(model=model, accumulate=accumulate, loss="ce", ema=0)
+        losses.append(learner.learn(make_batch(size=4)).item())
+        learned.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for whole, in_parts in zip(*learned, strict=True):
+        torch.testing.assert_close(whole, in_parts, rtol=1e-3, atol=1e-6)

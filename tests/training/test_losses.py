@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from segbatch.classes import IGNORE_INDEX
-from segbatch.training.losses import build_loss
+from segbatch.training.losses import build_loss, weigh_classes
 
-NAMES = ["ce", "dice", "focal", "ce+dice", "ce + focal", "ce+dice+focal"]
+NAMES = ["ce", "dice", "focal", "lovasz", "tversky", "ce+dice", "ce + lovasz", "ce+dice+focal"]
 
 
 def batch(classes: int = 4, ignored: float = 0.3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,8 +39,28 @@ def reference(name: str, logits: torch.Tensor, label: torch.Tensor, smoothing: f
         probabilities = softmax(pixels)
         both, either = (probabilities * one_hot).sum(axis=0), (probabilities + one_hot).sum(axis=0)
         return float(np.where(one_hot.any(axis=0), 1 - 2 * both / either, 0).mean())
+    if name == "tversky":
+        probabilities = softmax(pixels)
+        hit = (probabilities * one_hot).sum(axis=0)
+        false = (probabilities * (1 - one_hot)).sum(axis=0)
+        missed = ((1 - probabilities) * one_hot).sum(axis=0)
+        return float(np.where(one_hot.any(axis=0), 1 - hit / (hit + 0.3 * false + 0.7 * missed), 0).mean())
+    if name == "lovasz":
+        present = [c for c in range(pixels.shape[1]) if one_hot[:, c].any()]
+        return float(np.mean([lovasz(np.abs(one_hot[:, c] - softmax(pixels)[:, c]), one_hot[:, c]) for c in present]))
     right = np.where(one_hot == 1, 1 / (1 + np.exp(-pixels)), 1 / (1 + np.exp(pixels)))
     return float((-((1 - right) ** 2) * np.log(right)).mean(axis=0).sum())
+
+
+def lovasz(errors: np.ndarray, truth: np.ndarray) -> float:
+    """By the definition of the Lovasz extension: the Jaccard losses of growing sets of pixels, the worst ones first."""
+    order = np.argsort(-errors)
+    jaccard = [0.0]
+    for count in range(1, len(order) + 1):
+        wrong = np.zeros(len(truth), bool)
+        wrong[order[:count]] = True
+        jaccard.append(1 - ((truth == 1) & ~wrong).sum() / ((truth == 1) | wrong).sum())
+    return float(np.dot(errors[order], np.diff(jaccard)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,3 +115,28 @@ def test_memory_format_does_not_matter(name: str) -> None:
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="'hinge'"):
         build_loss("ce+hinge")
+
+
+def test_class_weights_are_of_the_cross_entropy() -> None:
+    logits, label = batch()
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0])
+    pixels, ids = flat(logits, label)
+    each = weights.numpy()[ids]
+    expected = float((each * -np.log(softmax(pixels)[np.arange(len(ids)), ids])).sum() / each.sum())
+    found = build_loss("ce", class_weights=weights)(logits, label).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+    with_dice = build_loss("ce+dice", class_weights=weights)(logits, label).item()
+    assert with_dice == pytest.approx(expected + reference("dice", logits, label), rel=1e-6)
+
+
+def test_classes_are_weighed_by_their_frequency() -> None:
+    pixels, shared = np.array([800, 150, 50, 0]), np.array([1000, 500, 100, 0])
+    assert weigh_classes("none", pixels, shared) == pytest.approx([1, 1, 1, 0])
+    inverse = np.array(weigh_classes("inverse", pixels, shared))
+    assert (inverse[:3] * pixels[:3]).tolist() == pytest.approx([1000 / 3] * 3)
+    # Frequencies 0.8, 0.3 and 0.5 where the classes occur; their median is 0.5.
+    median = np.array(weigh_classes("median", pixels, shared))
+    assert (median[:3] / median[2]).tolist() == pytest.approx([0.5 / 0.8, 0.5 / 0.3, 1])
+    for weights in (inverse, median):
+        assert weights[3] == 0
+        assert (weights * pixels).sum() == pytest.approx(1000)

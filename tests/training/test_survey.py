@@ -54,6 +54,8 @@ def test_counts_and_statistics_are_numpys(make_scene: MakeScene, take_survey: Ta
             inside = found[row * cell : (row + 1) * cell, col * cell : (col + 1) * cell]
             assert grid[row, col, class_id] == np.count_nonzero(inside == class_id)
     assert survey.class_pixels.tolist() == [sum(np.count_nonzero(found == c) for found in ids) for c in range(classes)]
+    with_class = [[cell for grid in survey.cells for row in grid for cell in row if cell[c]] for c in range(classes)]
+    assert survey.shared_pixels.tolist() == [sum(int(cell.sum()) for cell in cells) for cells in with_class]
 
 
 def test_pixels_that_are_no_numbers_count_nowhere(make_scene: MakeScene, take_survey: TakeSurvey) -> None:
