@@ -144,7 +144,7 @@ def choose(
     window_pixels = _window_pixels(request, card, workers, profile)
     halo = request.inference.halo
     if halo == "auto":
-        halo = _halo(request, card, scenes, window_pixels)
+        halo = _halo(request, card, scenes, window_pixels, own_cores=backend == "eager")
     core, uniform = None, False
     if backend != "eager":
         core, uniform = _common_core(request, card, scenes, halo, window_pixels)
@@ -325,12 +325,17 @@ def _window_pixels(request: Request, card: Card, workers: Workers, profile: Prof
     return int(max(_SMALLEST_WINDOW, min(most, held)))
 
 
-def _halo(request: Request, card: Card, scenes: Sequence[OpenScene], window_pixels: int) -> int:
-    """The smallest halo that the tolerance allows, by the bundle's curve; the card's where it has none."""
-    largest = max(scenes, key=lambda scene: scene.info.width * scene.info.height).info
-    return card.auto_halo(
-        request.inference.halo_tolerance, lambda halo: _lattice(request, card, largest, halo, window_pixels).border
-    )
+def _halo(request: Request, card: Card, scenes: Sequence[OpenScene], window_pixels: int, *, own_cores: bool) -> int:
+    """The smallest halo that the tolerance allows in every scene, by the curve; the card's where it has none."""
+    sizes = {(scene.info.width, scene.info.height): scene.info for scene in scenes}
+
+    def border(halo: int) -> float:
+        core, uniform = None, False
+        if not own_cores:
+            core, uniform = _common_core(request, card, scenes, halo, window_pixels)
+        return max(_lattice(request, card, info, halo, window_pixels, core, uniform).border for info in sizes.values())
+
+    return card.auto_halo(request.inference.halo_tolerance, border)
 
 
 def _lattice(

@@ -130,6 +130,7 @@ class RunFolder:
         mapped = bool(content.get("mapping") or content.get("evaluation"))
         for folder, ours in (
             (self.bundle, "training" in content),
+            (self.metrics, "training" in content),
             (self.masks, mapped),
             (self.ledger, mapped),
             (self.report, mapped),

@@ -43,16 +43,24 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
             f"training.batch_size {config.training.batch_size} cannot be shared evenly by "
             f"{config.training.workers} workers: make it a multiple."
         )
+    share = config.training.batch_size // config.training.workers
+    if share % config.training.accumulate:
+        raise InputError(
+            f"training.accumulate {config.training.accumulate} does not divide a worker's {share} tiles a step evenly: "
+            "choose a divisor."
+        )
     folder.create()
-    identity = _fingerprint(config, scenes)
+    starting = _starting_weights(config.model, folder.read().get("training") or {})
+    identity = _fingerprint(config, scenes, starting)
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
     untrained_card(config)
     folder.refuse_foreign()
     if overwrite:
+        _spare_starting_weights(config.model, folder)
         folder.clear_training()
-    known = {"fingerprint": identity, "state": "running"}
+    known = {"fingerprint": identity, "state": "running", "starting": starting}
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
     started = time.time()
@@ -63,6 +71,7 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         training={
             "fingerprint": identity,
             "state": "done",
+            "starting": starting,
             "seconds": round(time.time() - started, 1),
             "history": history,
         }
@@ -115,12 +124,12 @@ def untrained_card(config: RunConfig) -> Card:
     )
 
 
-def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
+def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
     """What decides the bundle."""
     settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
     described: list[Any] = [
         config.model.model_dump(mode="json"),
-        _starting_weights(config),
+        starting,
         settings,
         config.class_table().to_json(),
         config.label_map().values,
@@ -137,13 +146,38 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _starting_weights(config: RunConfig) -> list[Any]:
-    """What tells the files that the weights come from apart from later ones of the same name."""
-    weights, init = config.model.weights, config.model.init
-    if init is not None:
-        read_card(init)  # says what is wrong with it
-    from_file = weights is not None and os.path.isfile(weights)
-    return [from_file and file_stamp(str(weights)), None if init is None else bundle_hash(init)]
+def _starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
+    """What tells the files that the weights come from apart from later ones of the same name.
+
+    Of a training that has begun already it is in run.json: the files may be gone by now.
+
+    Raises:
+        InputError: They are not there, or not what they should be.
+    """
+    from segbatch.models.pretrained import check_file, is_file  # torch's, which takes seconds
+
+    from_file = model.weights is not None and is_file(model.weights)
+    paths = [path for path in (model.weights if from_file else None, model.init) if path is not None]
+    if "starting" in known and not all(os.path.exists(path) for path in paths):
+        return list(known["starting"])
+    if model.init is not None:
+        read_card(model.init)  # says what is wrong with it
+    if from_file:
+        check_file(str(model.weights))
+    return [
+        list(file_stamp(str(model.weights))) if from_file else None,
+        None if model.init is None else bundle_hash(model.init),
+    ]
+
+
+def _spare_starting_weights(model: Model, folder: RunFolder) -> None:
+    """Refuse to throw away what the next training is to start from."""
+    for path in (model.weights, model.init):
+        if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(folder.path.resolve()):
+            raise InputError(
+                f"--overwrite would throw {path} away, which the training is to start from. "
+                "Choose another output folder."
+            )
 
 
 def _absolute(model: Model) -> Model:

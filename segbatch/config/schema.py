@@ -123,6 +123,17 @@ class Model(_Section):
     options: dict[str, Any] = {}
     """More arguments of the architecture, such as decoder_channels."""
 
+    @field_validator("weights", "init")
+    @classmethod
+    def _at_home(cls, path: str | None) -> str | None:
+        return os.path.expanduser(path) if path is not None else None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Model":
+        if self.weights is not None and self.init is not None:
+            raise ValueError("weights and init cannot both be given: init brings the encoder's weights too")
+        return self
+
 
 class Training(_Section):
     """How the model is fitted."""

@@ -29,8 +29,8 @@ _NEGLIGIBLE = 1e-6
 """After two halos in a row with no more than this share of differing pixels, larger ones are not looked at."""
 
 _LEAST_BORDER = 200
-"""Pixels of core borders that a sample needs to tell of a halo: one that differs is 4 / 1024 / 200 = 2e-5 of a core
-then, less than any tolerance to choose by."""
+"""Pixels of core borders that it takes to tell of a halo; samples with fewer count together. One that differs is
+4 / 1024 / 200 = 2e-5 of a core then, less than any tolerance to choose by."""
 
 _PLACES = 0.9
 """Share of the samples that the curve holds for. Places differ a hundredfold in how much a lack of context changes, so
@@ -75,6 +75,8 @@ def measure_halo(forward: Forward, samples: Iterable[Pixels], *, stride: int) ->
         The curve; None where the samples are too small, or too few of their pixels valid, to say anything.
     """
     rates: dict[int, list[float]] = defaultdict(list)
+    differing: Counter[int] = Counter()
+    border: Counter[int] = Counter()
     pixels = 0
     # What differs must not be rounding: TF32 and cuDNN's choice of algorithm depend on a window's shape.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
@@ -89,8 +91,6 @@ def measure_halo(forward: Forward, samples: Iterable[Pixels], *, stride: int) ->
                 torch.cuda.empty_cache()
                 continue  # a smaller one may fit; without any the card's default stands
             pixels += int(sample.valid[windows[0].slices].sum())
-            differing: Counter[int] = Counter()
-            border: Counter[int] = Counter()
             for window, classes in zip(windows, alone, strict=True):
                 valid = sample.valid[window.slices]
                 differs = (whole[window.slices] != classes) & valid
@@ -98,10 +98,10 @@ def measure_halo(forward: Forward, samples: Iterable[Pixels], *, stride: int) ->
                     core = Window(0, 0, window.width, window.height).buffered(-halo).slices
                     differing[halo] += int(differs[core].sum())
                     border[halo] += _outline(valid[core])
-            for halo in border:
-                if border[halo] >= _LEAST_BORDER:
-                    rates[halo].append(differing[halo] / border[halo])
-    points = _points(rates)
+            for halo in list(border):
+                if border[halo] >= _LEAST_BORDER:  # else it waits for the next sample's
+                    rates[halo].append(differing.pop(halo) / border.pop(halo))
+    points = _points(rates, _step(stride))
     return HaloCurve(_CORE, points, pixels) if len(points) > 1 else None
 
 
@@ -126,8 +126,11 @@ def _windows(shape: tuple[int, ...], stride: int) -> list[Window]:
 
 
 def _halos(window: Window, stride: int) -> range:
-    step = -(-_FINEST_STEP // stride) * stride
-    return range(0, min(window.width, window.height) // _REACH + 1, step)
+    return range(0, min(window.width, window.height) // _REACH + 1, _step(stride))
+
+
+def _step(stride: int) -> int:
+    return -(-_FINEST_STEP // stride) * stride
 
 
 def _cut(sample: Pixels, window: Window) -> Pixels:
@@ -145,14 +148,17 @@ def _outline(valid: NDArray[np.bool_]) -> int:
     return int(valid.sum() - valid[1:-1, 1:-1].sum())
 
 
-def _points(rates: Mapping[int, Sequence[float]]) -> tuple[tuple[int, float], ...]:
+def _points(rates: Mapping[int, Sequence[float]], step: int) -> tuple[tuple[int, float], ...]:
     """The curve's points: differing pixels for each pixel of border, times the border of a core by its area.
 
     Args:
         rates: Differing pixels for each pixel of border, of each sample, by halo.
+        step: Between halos.
     """
     points: list[tuple[int, float]] = []
-    for halo in sorted(rates):
+    for halo in range(0, max(rates, default=-1) + 1, step):
+        if halo not in rates:
+            break
         if len(points) > 1 and all(share <= _NEGLIGIBLE for _, share in points[-2:]):
             break
         rate = float(np.quantile(rates[halo], _PLACES, method="higher"))

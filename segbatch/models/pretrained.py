@@ -1,6 +1,7 @@
 """Weights to start from: of an encoder from a local file, of a whole model from another bundle."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,11 @@ def load_encoder(encoder: torch.nn.Module, path: str) -> None:
     """
     own = encoder.state_dict()
     inner = "model." if all(name.startswith("model.") for name in own) else ""  # timm's encoders are wrapped
-    found = _stripped(_read(path), {name.removeprefix(inner) for name in own})
+    found = _stripped(_read(path), {known for name in own for known in _known_as(name.removeprefix(inner))})
     result: dict[str, torch.Tensor] = {}
     missing = []
     for name, tensor in own.items():
-        weight = found.get(name.removeprefix(inner))
+        weight = next((found[known] for known in _known_as(name.removeprefix(inner)) if known in found), None)
         if weight is not None and weight.ndim == 4 and weight.shape[1] == _RGB != tensor.shape[1]:
             weight = _inflated(weight, tensor.shape[1])
         if weight is not None and weight.shape != tensor.shape:
@@ -70,6 +71,14 @@ def load_encoder(encoder: torch.nn.Module, path: str) -> None:
             "them: it is another network's."
         )
     encoder.load_state_dict(result)
+
+
+def _known_as(name: str) -> tuple[str, str]:
+    """A weight's name, and that in the network's own file.
+
+    timm joins the first two parts of some where it gives features, as in stages_0.blocks for stages.0.blocks.
+    """
+    return name, re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
 
 
 def _inflated(weight: torch.Tensor, bands: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.masks import thumbnail
+from segbatch.masks.describe import describe_mask
 from segbatch.report.summary import SceneResult
 from segbatch.scenes import LabelReader, Pixels, SceneInfo, open_scene
 
@@ -39,6 +40,18 @@ class Tile:
     caption: str
     pixels: NDArray[np.uint8]
     problem: str | None = None
+
+
+def _grid(scene: SceneResult) -> SceneInfo:
+    """Whose grid the label is shown on: its scene's, its mask's, or else its own."""
+    if scene.image is not None:
+        with open_scene(scene.image) as reader:
+            return reader.info
+    if scene.mask is not None:
+        return describe_mask(scene.mask)[0]
+    assert scene.label is not None
+    with open_scene(scene.label) as reader:
+        return reader.info
 
 
 def scene_tiles(
@@ -69,9 +82,7 @@ def scene_tiles(
 
     def label() -> NDArray[np.uint8]:
         assert scene.label is not None
-        source = scene.image or scene.mask
-        assert source is not None
-        with open_scene(str(source)) as reader, LabelReader(scene.label, label_map, reader.info) as found:
+        with LabelReader(scene.label, label_map, _grid(scene)) as found:
             return class_rgb(found.thumbnail(max_side), classes)
 
     def mask() -> NDArray[np.uint8]:

@@ -119,27 +119,31 @@ def fits(scene: SceneInfo, label: SceneInfo) -> bool:
 
 
 def _overlap(scene: SceneInfo, label: SceneInfo) -> bool:
-    """Whether two rasters on maps have a place in common, by their outlines."""
+    """Whether two rasters on maps may have a place in common, by their outlines in the label's CRS.
+
+    Not in the scene's: a label may reach beyond where that makes sense.
+    """
     from rasterio.crs import CRS
-    from rasterio.errors import RasterioError
     from rasterio.warp import transform_bounds
 
-    def bounds(info: SceneInfo) -> tuple[float, float, float, float]:
-        corners = [info.transform @ corner for corner in ((0, 0), (info.width, 0), (0, info.height),
-                                                          (info.width, info.height))]  # fmt: skip
-        xs, ys = zip(*corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+    from segbatch.scenes.raster import GDAL_ERRORS
 
     assert scene.crs is not None
     assert label.crs is not None
     try:
-        there = transform_bounds(CRS.from_wkt(label.crs), CRS.from_wkt(scene.crs), *bounds(label))
-    except RasterioError as error:
-        raise InputError(
-            f"Label {label.uri} cannot be brought into the CRS of its scene {scene.uri}: {error}"
-        ) from error
-    here = bounds(scene)
+        here = transform_bounds(CRS.from_wkt(scene.crs), CRS.from_wkt(label.crs), *_bounds(scene))
+    except GDAL_ERRORS as error:
+        raise InputError(f"Label {label.uri} cannot be brought onto its scene {scene.uri}: {error}") from error
+    there = _bounds(label)
+    if not np.isfinite(here).all() or here[0] > here[2]:  # across the antimeridian
+        return True
     return all(max(here[axis], there[axis]) < min(here[axis + 2], there[axis + 2]) for axis in (0, 1))
+
+
+def _bounds(info: SceneInfo) -> tuple[float, float, float, float]:
+    corners = ((0, 0), (info.width, 0), (0, info.height), (info.width, info.height))
+    xs, ys = zip(*(info.transform @ corner for corner in corners), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def same_grid(one: SceneInfo, other: SceneInfo) -> bool:

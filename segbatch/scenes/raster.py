@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
@@ -21,6 +22,9 @@ from segbatch.scenes.scene import Pixels, SceneInfo
 # Micrographs and photographs have no map, and that is no fault of theirs. For good, not around each call: threads
 # that change the filters at the same time undo each other's change.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""rasterio has no public name for what a failed transformation raises."""
 
 _PIXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
@@ -61,7 +65,7 @@ class RasterScene:
             with rasterio.Env(**_GDAL_OPTIONS):
                 self._file = rasterio.open(uri)
                 self._dataset = self._file if grid is None else _resampled(self._file, grid)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise InputError(f"{uri} cannot be read as an image: {error}") from error
         self.info = _describe(uri, self._dataset, nodata)
 
@@ -129,7 +133,8 @@ def _resampled(file: rasterio.DatasetReader, grid: SceneInfo) -> WarpedVRT:
         width=grid.width,
         height=grid.height,
         resampling=Resampling.nearest,
-        tolerance=0,  # places by the exact transformation, not by GDAL's approximation of it
+        # Places by the exact transformation, not by GDAL's approximation of it; some versions take 0 for no warper.
+        tolerance=1e-9,
         # What is outside the file is not what is nodata in it.
         src_nodata=None,
         nodata=None,

@@ -89,15 +89,16 @@ class Learner:
             group["lr"] = self.learning_rate * group["share"]
         pixels = self._normalize(batch).contiguous(memory_format=torch.channels_last)
         label = batch.label.to(self._device)
-        parts = min(self._settings.accumulate, len(label))
+        count = self._settings.accumulate
+        parts = list(zip(pixels.tensor_split(count), label.tensor_split(count), strict=True))
         loss = torch.zeros((), device=self._device)
         self._optimizer.zero_grad(set_to_none=True)
-        for number, part in enumerate(zip(pixels.chunk(parts), label.chunk(parts), strict=True), start=1):
+        for number, (part, part_label) in enumerate(parts, start=1):
             # Workers add up their gradients once a step, with the last part.
-            with nullcontext() if number == parts or not self._is_shared else self._model.no_sync():  # type: ignore[operator]
+            with nullcontext() if number == count or not self._is_shared else self._model.no_sync():  # type: ignore[operator]
                 with self._autocast:
-                    logits = self._model(part[0])
-                share = self._loss(logits.float(), part[1]) * (len(part[1]) / len(label))
+                    logits = self._model(part)
+                share = self._loss(logits.float(), part_label) * (len(part_label) / len(label))
                 loss += share.detach()
                 share.backward()
         if not torch.isfinite(loss):

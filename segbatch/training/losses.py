@@ -73,7 +73,8 @@ def _term(name: str, label_smoothing: float, class_weights: torch.Tensor | None)
     if name == "focal":
         return smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX)
     if name == "lovasz":
-        return smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
+        lovasz = smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
+        return lambda logits, label: lovasz(logits.float(), label)  # it knows no other type
     if name == "tversky":
         return smp.losses.TverskyLoss(
             "multiclass", ignore_index=IGNORE_INDEX, alpha=_FALSE_POSITIVES, beta=_FALSE_NEGATIVES

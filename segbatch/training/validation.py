@@ -52,6 +52,11 @@ def validate(
                 if number % part[1] != part[0]:
                     continue
                 values, valid = read_padded(image, _shifted(block.read, crop), scene.bands)
+                within = block.read.intersection(Window(0, 0, crop.width, crop.height))
+                assert within is not None
+                outside = np.ones(valid.shape, bool)
+                outside[within.relative_to(block.read).slices] = False
+                valid[outside] = False  # a core may reach beyond the scene's window
                 mask = predictor.predict(values, valid, grid.tiling(block), kept=block.kept).mask
                 ids = label.read(_shifted(block.owned, crop))
                 ids[~valid[block.kept.slices]] = IGNORE_INDEX

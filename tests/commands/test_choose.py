@@ -176,9 +176,30 @@ def test_the_halo_follows_the_curve(
         assert choose(request, opened.card, opened.scenes, CPU, None).halo == expected
 
 
+@pytest.mark.parametrize("backend", ["eager", "onnx"])
+def test_the_halo_is_enough_for_the_scene_with_most_borders(
+    make_request: MakeRequest, tmp_path: Path, make_raster: Callable[..., str], tiny_bundle: Path, backend: str
+) -> None:
+    """Though the largest is a single core, which needs none at all."""
+    scenes = {"square": (3, 128, 128), "long": (3, 32, 500)}
+    paths = {name: make_raster(tmp_path / f"{name}.tif", np.ones(shape, np.uint8)) for name, shape in scenes.items()}
+    curve = HaloCurve(64, ((0, 0.1), (8, 1e-3), (16, 2e-5), (24, 0.0)), 10_000)
+    for tolerance, expected in ((1e-2, 8), (1e-4, 16), (1e-6, 24)):
+        wishes = {"core": 128, "halo_tolerance": tolerance, "backend": backend}
+        request = make_request(tmp_path / "run", paths, inference=wishes)
+        opened = open_request(replace(request, card=replace(read_card(tiny_bundle), halo_curve=curve)))
+        choice = choose(request, opened.card, opened.scenes, CPU, None)
+        assert choice.halo == expected
+        shapes = {
+            (plan.grid.lattice.window_height, plan.grid.lattice.window_width) for plan in opened.lay_out(choice).scenes
+        }
+        assert choice.uniform == (backend == "onnx")
+        assert len(shapes) == (1 if choice.uniform else 2)
+
+
 def test_a_choice_survives_json_and_yields_to_wishes(make_request: MakeRequest, tmp_path: Path) -> None:
     settings = Settings("hann", "flips", ("confidence",), "openvino", "bf16", 4)
-    choice = Choice(32, 1_000_000, 64, settings, 0.9991, (512, 640), True)
+    choice = Choice(32, 1_000_000, 64, settings, 0.9991, (512, 640), True, True)
     assert Choice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
     same = make_request(tmp_path, {}, inference={"core": "auto", "blend": "hann", "tta": "flips", "confidence": True})
     assert with_wishes(choice, same) == choice

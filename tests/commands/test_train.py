@@ -224,10 +224,25 @@ def test_weights_to_start_from_are_checked_before_work_begins(config: Path, tmp_
     for setting, message in (
         (f"model.weights={tmp_path}/none.pth", "none.pth does not exist"),
         (f"model.init={tmp_path}/none", "The bundle .*none does not exist"),
+        ("training.accumulate=3", "accumulate 3 does not divide a worker's 4 tiles"),
     ):
         said = segbatch("train", str(config), "--set", setting)
         assert said.code == 2
         assert re.search(message, said.text)
+    both = segbatch("train", str(config), "--set", "model.init=a", "--set", "model.weights=imagenet")
+    assert both.code == 2
+    assert "cannot both be given" in both.text
+
+
+@pytest.mark.ray
+def test_what_a_training_starts_from_is_not_thrown_away(trained: Trained) -> None:
+    setting = f"model.init={trained.run / 'bundle'}"
+    said = segbatch("train", str(trained.config), "--set", setting, "--overwrite")
+    assert said.code == 2
+    assert "would throw" in said.text
+    assert (trained.run / "bundle" / "segbatch.json").exists()
+    # What is done stays done.
+    assert "is trained already" in segbatch("train", str(trained.config)).text
 
 
 def _read(path: Path) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.warp import reproject
+from rasterio.warp import reproject, transform
 
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SceneReadError
@@ -70,6 +70,16 @@ def test_a_label_of_another_place_is_refused(tmp_path: Path, make_raster: MakeRa
     assert "lies elsewhere" in refusal(scene, label)
     beside = {**GRID, "transform": Affine(1, 0, 400_041, 0, -1, 4_000_000)}
     assert "lies elsewhere" in refusal(scene, make_raster(tmp_path / "beside.tif", class_ids(), **beside))
+
+
+def test_a_label_of_the_whole_world_is_not_elsewhere(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
+    world = {"crs": "EPSG:4326", "transform": Affine(0.5, 0, -180, 0, -0.5, 90)}
+    label = make_raster(tmp_path / "label.tif", class_ids((360, 720)), **world)
+    assert "resampling" in check_label(scene, label, THREE)
+    with LabelReader(label, THREE, scene) as reader:
+        found = reader.read(scene.window)
+    longitude, latitude = transform(CRS.from_wkt(str(scene.crs)), "EPSG:4326", [400_020], [3_999_985])
+    assert (found == class_ids((360, 720))[int((90 - latitude[0]) * 2), int((longitude[0] + 180) * 2)]).all()
 
 
 GEOGRAPHIC = Affine(1e-5, 0, -76.1115, 0, -1e-5, 36.1398)

@@ -119,12 +119,11 @@ def test_the_loss_is_that_of_normalised_pixels() -> None:
 
 def test_only_weights_decay() -> None:
     learner = make_learner(weight_decay=0.3)
-    decayed, spared = learner._optimizer.param_groups
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
-    assert all(parameter.ndim == 4 for parameter in decayed["params"])
-    assert all(parameter.ndim == 1 for parameter in spared["params"])
-    total = len(decayed["params"]) + len(spared["params"])
-    assert total == len(list(learner._bare.parameters()))
+    groups = learner._optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
+    for group in groups:
+        assert {parameter.ndim for parameter in group["params"]} == {4 if group["weight_decay"] else 1}
+    assert sum(len(group["params"]) for group in groups) == len(list(learner._bare.parameters()))
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.99])
@@ -274,3 +273,24 @@ def test_a_step_in_parts_is_a_step(parts: int) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for whole, in_parts in zip(*learned, strict=True):
         torch.testing.assert_close(whole, in_parts, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(4, 1), (4, 4), (6, 3), (6, 4)])
+def test_workers_add_up_their_gradients_once_a_step(monkeypatch: pytest.MonkeyPatch, size: int, parts: int) -> None:
+    """With the last part: the others are their own affair."""
+    told: list[str] = []
+
+    class Quiet:
+        def __enter__(self) -> None:
+            told.append("quiet")
+
+        def __exit__(self, *_: object) -> None:
+            told.append("aloud")
+
+    model = torch.nn.Conv2d(3, 2, 1)
+    monkeypatch.setattr(Learner, "_is_shared", True)
+    monkeypatch.setattr(model, "no_sync", Quiet, raising=False)
+    learner = make_learner(model=model, accumulate=parts, ema=0)
+    model.register_forward_hook(lambda *_: told.append("forward"))
+    learner.learn(make_batch(size=size))
+    assert told == ["quiet", "forward", "aloud"] * (parts - 1) + ["forward"]
