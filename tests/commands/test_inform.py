@@ -83,7 +83,7 @@ def test_a_plan_s_costs(scene: str, tmp_path: Path, make_request: Callable[..., 
     lines = dict(plan_lines(request, plan(request)))
     assert lines["cores"] == "64 x 64"
     assert lines["windows"].startswith("8,")  # 2 x 4 cores
-    assert lines["waste"].startswith(f"{8 * 96 * 96 / (100 * 200):.2f} ")
+    assert lines["waste"].startswith(f"{8 * 80 * 96 / (100 * 200):.2f} ")
     assert lines["model input"].startswith("2 x 0.01 Mpx")
     assert lines["class masks"] == "20 KB before compression"
     assert lines["time"].startswith("not known yet")

@@ -269,7 +269,7 @@ def test_run_json_tells_how_training_went(trained: Trained) -> None:
         assert 0 <= row["waited"] <= 1
     assert training["history"][-1]["loss"] < training["history"][0]["loss"]
     assert not (trained.run / ".training").exists()
-    assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "run.json"]
+    assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
 
 
 @pytest.mark.ray
@@ -333,7 +333,7 @@ def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained
     assert said.code == 0, said.text
     assert "2 workers" in said.text
     assert (run / "bundle" / "model.safetensors").read_bytes() != older
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
     record = json.loads((run / "run.json").read_text())
     assert record["mapping"] is None
     assert [row["epoch"] for row in record["training"]["history"]] == [1, 2]
@@ -394,7 +394,7 @@ def test_a_killed_driver_and_a_killed_worker_cost_nothing(trained: Trained, tmp_
     assert said.text.count("going on after epoch") == 2
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
 
 
 @pytest.mark.ray
@@ -418,7 +418,7 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
     assert f"going on after epoch {EPOCHS}" in said.text
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
 
 
 @pytest.mark.ray
