@@ -29,8 +29,8 @@ def test_it_accounts_for_the_scene_and_prints_ratios(tmp_path: Path, make_raster
     mapped = result["mapped"]
     assert (mapped["pixels"], mapped["windows"]) == (300 * 420, 1)
     assert result["before"]["windows"] == result["after"]["windows"] == 1
-    # One window of whole strides around the scene, and a halo of 16 around that.
-    assert result["before"]["pixels_run"] == mapped["pixels_run"] == (304 + 32) * (424 + 32)
+    # One window of whole strides, without a halo.
+    assert result["before"]["pixels_run"] == mapped["pixels_run"] == 304 * 424
     assert result["waste"] == pytest.approx(mapped["pixels_run"] / mapped["pixels"])
     assert result["forwards_per_window"] == 1
     ratio = result["pipeline_mpx_per_second"] / result["bare_mpx_per_second"]
