@@ -5,6 +5,7 @@ import io
 import os
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segbatch.classes import ClassTable, LabelMap
+from segbatch.errors import InputError
 from segbatch.masks import thumbnail
 from segbatch.masks.describe import describe_mask
 from segbatch.report.summary import SceneResult
@@ -45,7 +47,7 @@ class Tile:
 def _grid(scene: SceneResult) -> SceneInfo:
     """Whose grid the label is shown on: its scene's, its mask's, or else its own."""
     if scene.image is not None:
-        with open_scene(scene.image) as reader:
+        with suppress(InputError), open_scene(scene.image) as reader:  # its own picture says why it cannot be read
             return reader.info
     if scene.mask is not None:
         return describe_mask(scene.mask)[0]
