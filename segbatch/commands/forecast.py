@@ -23,7 +23,7 @@ _USUAL_START_UP = {"ray": 18.0, "inline": 6.0}
 _ACTOR_BYTES = 0.7e9
 """Of a predicting process with its model, before the first window."""
 
-_PROCESS_BYTES = 0.25e9
+_PROCESS_BYTES = 0.15e9
 """Of a process that reads or writes, before the first block."""
 
 _READER_COPIES = 1.5

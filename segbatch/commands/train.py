@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,8 @@ def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, 
         progress(event)
         # Of an epoch's event, the epoch: it carries all that were before.
         kept = {"kind": "epoch", **event["history"][-1]} if event["kind"] == "epoch" else event
-        with open(folder.metrics, "a", encoding="utf-8") as file:
+        # A full disk must not end a training for the sake of its plots.
+        with suppress(OSError), open(folder.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 1), **kept}) + "\n")
 
     return listen
