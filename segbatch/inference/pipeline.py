@@ -75,7 +75,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
                 read_block,
                 batch_size=None,
                 num_cpus=_IO_CPUS,
-                compute=ray.data.TaskPoolStrategy(size=bounds.reads),
+                compute=ray.data.TaskPoolStrategy(size=min(bounds.reads, len(numbers))),  # Ray warns of more
             )
             .map_batches(
                 _Predict,
