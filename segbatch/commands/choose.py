@@ -307,6 +307,15 @@ def pixel_bytes(request: Request, card: Card, profile: Profile | None) -> float:
     return each
 
 
+def touched_bytes(request: Request, card: Card, workers: Workers, pixels: int) -> int:
+    """Memory to get ahead of time for forward passes of so many pixels: never more than windows may take.
+
+    What a pixel takes is a guess until the model was measured, and a small one takes far less.
+    """
+    profile = read_profile(request.bundle, workers.device)
+    return int(min(taken_bytes(request, card, profile, pixels), _budget(workers)))
+
+
 def taken_bytes(request: Request, card: Card, profile: Profile | None, pixels: int) -> float:
     """Memory that a process takes from the system for forward passes of so many pixels."""
     return _TAKEN * pixel_bytes(request, card, profile) * pixels
@@ -351,7 +360,5 @@ def _lattice(
     wanted = request.inference.core
     if core is None and wanted != "auto":
         core = wanted, wanted
-    rows, cols = core or fit_core(
-        info.width, info.height, halo=halo, stride=card.stride, window_pixels=window_pixels
-    )  # fmt: skip
+    rows, cols = core or fit_core(info.width, info.height, halo=halo, stride=card.stride, window_pixels=window_pixels)
     return Lattice(info.width, info.height, cols, rows, halo, uniform)

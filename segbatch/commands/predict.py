@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbatch.commands.account import account, remember
-from segbatch.commands.choose import Choice, choose, int8_path, quantization, taken_bytes, with_wishes
+from segbatch.commands.choose import Choice, choose, int8_path, quantization, touched_bytes, with_wishes
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.plan import Opened, Plan, open_request
 from segbatch.commands.progress import BlockProgress, counted, duration, say
@@ -29,7 +29,7 @@ from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
 from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
-from segbatch.models.profile import kind, read_profile
+from segbatch.models.profile import kind
 from segbatch.runtime import Resources
 
 if TYPE_CHECKING:
@@ -210,8 +210,7 @@ def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:
         return 0
     lattices = (scene.grid.lattice for scene in planned.scenes)
     window = max(lattice.window_height * lattice.window_width for lattice in lattices)
-    known = read_profile(request.bundle, workers.device)
-    return int(taken_bytes(request, planned.card, known, window * settings.batch_size))
+    return touched_bytes(request, planned.card, workers, window * settings.batch_size)
 
 
 def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:

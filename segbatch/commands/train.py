@@ -17,6 +17,7 @@ from segbatch.config import Model, Role, RunConfig
 from segbatch.errors import InputError
 from segbatch.inference.plan import file_stamp
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
+from segbatch.models.weights import check_file, is_file
 from segbatch.runtime import Resources, ray_session
 
 
@@ -154,8 +155,6 @@ def _starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     Raises:
         InputError: They are not there, or not what they should be.
     """
-    from segbatch.models.pretrained import check_file, is_file  # torch's, which takes seconds
-
     from_file = model.weights is not None and is_file(model.weights)
     paths = [path for path in (model.weights if from_file else None, model.init) if path is not None]
     if "starting" in known and not all(os.path.exists(path) for path in paths):

@@ -2,7 +2,7 @@
 
 from segbatch.geometry.blending import Blend, axis_weights
 from segbatch.geometry.block import Block, BlockGrid, Tile, Tiling, block_shape
-from segbatch.geometry.lattice import Lattice, fit_core, window_side
+from segbatch.geometry.lattice import Lattice, fit_core
 from segbatch.geometry.window import Window
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "axis_weights",
     "block_shape",
     "fit_core",
-    "window_side",
 ]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from segbatch.geometry.lattice import Lattice
+from segbatch.geometry.lattice import Lattice, window_start
 from segbatch.geometry.window import Window
 
 
@@ -62,7 +62,7 @@ class Tiling:
 
     def _starts(self, first: int, end: int, side: int, axis: int) -> tuple[int, ...]:
         size, core = self.window[axis], self.core[axis]
-        return tuple(max(0, min(start - self.halo, side - size)) for start in range(first, end, core))
+        return tuple(window_start(start - self.halo, size, side) for start in range(first, end, core))
 
     def __iter__(self) -> Iterator[Tile]:
         """Row by row."""
@@ -167,9 +167,7 @@ class BlockGrid:
             first_col, last_col = self._touching(1, first_col, last_col)
         cores = lattice.cores(first_row, first_col, last_row - first_row + 1, last_col - first_col + 1)
         upper, lower = lattice.window(first_row, first_col), lattice.window(last_row, last_col)
-        read = Window(
-            upper.col_off, upper.row_off, lower.col_end - upper.col_off, lower.row_end - upper.row_off
-        )  # fmt: skip
+        read = Window(upper.col_off, upper.row_off, lower.col_end - upper.col_off, lower.row_end - upper.row_off)
         return Block(row, col, owned, read, cores)
 
     def tiling(self, block: Block) -> Tiling:

@@ -80,8 +80,8 @@ class Lattice:
         """
         height, width = self.window_height, self.window_width
         return Window(
-            _start(col * self.core_width - self.halo, width, self.cols * self.core_width),
-            _start(row * self.core_height - self.halo, height, self.rows * self.core_height),
+            window_start(col * self.core_width - self.halo, width, self.cols * self.core_width),
+            window_start(row * self.core_height - self.halo, height, self.rows * self.core_height),
             width,
             height,
         )
@@ -114,8 +114,8 @@ def window_side(core: int, count: int, halo: int) -> int:
     return min(count * core, core + min(count - 1, 2) * halo)
 
 
-def _start(wanted: int, size: int, end: int) -> int:
-    """The first pixel of a window along an axis that ends at ``end``."""
+def window_start(wanted: int, size: int, end: int) -> int:
+    """The first pixel of a window along an axis from 0 to ``end``: as wanted, or moved inwards."""
     return max(0, min(wanted, end - size))
 
 

@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
 def touched_memory(size: int) -> Iterator[None]:
     """Get memory from the system while the process does something else, as importing torch.
 
-    Else the first forward passes wait for each of its pages, two seconds a gigabyte on a virtual machine. At the end
+    Else the first forward passes wait for each of its pages. At the end
     the memory is free again, and kept where `keep_freed_memory` was called.
 
     Args:

@@ -9,7 +9,8 @@ import segmentation_models_pytorch as smp
 import torch
 
 from segbatch.errors import InputError
-from segbatch.models.pretrained import check_file, is_file, load_encoder
+from segbatch.models.pretrained import load_encoder
+from segbatch.models.weights import check_file, is_file
 
 
 def build_model(

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,21 +16,6 @@ _WRAPPERS = "state_dict", "model", "model_state_dict"
 _PREFIXES = "module.", "encoder.", "backbone.", "model."
 
 _RGB = 3
-
-
-def is_file(weights: str) -> bool:
-    """Whether weights are named by a path, not by a name."""
-    return "/" in weights or weights.endswith((".safetensors", ".pth", ".pt", ".bin"))
-
-
-def check_file(weights: str) -> None:
-    """Refuse a file of weights that is not there.
-
-    Raises:
-        InputError: Names it.
-    """
-    if not Path(weights).is_file():
-        raise InputError(f"model.weights: the file {weights} does not exist.")
 
 
 def load_encoder(encoder: torch.nn.Module, path: str) -> None:

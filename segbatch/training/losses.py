@@ -29,8 +29,6 @@ def build_loss(name: str, label_smoothing: float = 0.0, class_weights: torch.Ten
     terms = [_term(part.strip(), label_smoothing, class_weights) for part in name.split("+")]
 
     def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        if not (label != IGNORE_INDEX).any():
-            return logits.sum() * 0  # means over no pixel are 0 / 0
         return torch.stack([term(logits, label) for term in terms]).sum()
 
     return loss
@@ -62,21 +60,36 @@ def _term(name: str, label_smoothing: float, class_weights: torch.Tensor | None)
     if name == "ce":
 
         def cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-            weights = None if class_weights is None else class_weights.to(logits)
-            return torch.nn.functional.cross_entropy(
-                logits, label, weight=weights, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
-            )
+            weights = torch.ones(logits.shape[1]) if class_weights is None else class_weights
+            weights = weights.to(logits)
+            total = torch.nn.functional.cross_entropy(
+                logits, label, weight=weights, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing,
+                reduction="sum",
+            )  # fmt: skip
+            # The built-in mean is 0 / 0 for a batch in which no pixel has a label.
+            labelled = label != IGNORE_INDEX
+            weight = (weights[label.where(labelled, 0)] * labelled).sum()
+            return total / weight.where(weight > 0, 1)
 
         return cross_entropy
     if name == "dice":
         return smp.losses.DiceLoss("multiclass", ignore_index=IGNORE_INDEX)
     if name == "focal":
-        return smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX)
+        return _or_zero(smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX))
     if name == "lovasz":
         lovasz = smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
-        return lambda logits, label: lovasz(logits.float(), label)  # it knows no other type
+        return _or_zero(lambda logits, label: lovasz(logits.float(), label))  # it knows no other type
     if name == "tversky":
         return smp.losses.TverskyLoss(
             "multiclass", ignore_index=IGNORE_INDEX, alpha=_FALSE_POSITIVES, beta=_FALSE_NEGATIVES
         )
     raise ValueError(f"unknown loss {name!r}")
+
+
+def _or_zero(term: Loss) -> Loss:
+    """A loss that is 0 / 0 where no pixel has a label, as 0."""
+
+    def guarded(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return term(logits, label) if (label != IGNORE_INDEX).any() else logits.sum() * 0
+
+    return guarded
