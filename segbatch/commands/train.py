@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from segbatch.inference.plan import file_stamp
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
 from segbatch.runtime import Resources, ray_session
+
+_HOW_NOT_WHAT = {"max_failures", "use_gpu", "min_workers", "checkpoint_steps"}
+"""Settings of the training that may change when it goes on."""
 
 
 def train(config: RunConfig, overwrite: bool = False) -> Path:
@@ -39,17 +42,7 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         "validate": open_role(config, "validate"),
     }
     check_alike(config, [*scenes["train"], *scenes["validate"]])
-    if config.training.batch_size % config.training.workers:
-        raise InputError(
-            f"training.batch_size {config.training.batch_size} cannot be shared evenly by "
-            f"{config.training.workers} workers: make it a multiple."
-        )
-    share = config.training.batch_size // config.training.workers
-    if share % config.training.accumulate:
-        raise InputError(
-            f"training.accumulate {config.training.accumulate} does not divide a worker's {share} tiles a step evenly: "
-            "choose a divisor."
-        )
+    _check_tile(config.training.tile, scenes["train"])
     folder.create()
     starting = _starting_weights(config.model, folder.read().get("training") or {})
     identity = _fingerprint(config, scenes, starting)
@@ -125,9 +118,26 @@ def untrained_card(config: RunConfig) -> Card:
     )
 
 
+def _check_tile(tile: int, scenes: Sequence[OpenScene]) -> None:
+    """At least one scene holds a whole tile; what is missing of others is filled with nothing.
+
+    Raises:
+        InputError: None does.
+    """
+    windows = [ref.crop(info.width, info.height) for ref, info in scenes]
+    largest = max(windows, key=lambda window: min(window.width, window.height))
+    side = min(largest.width, largest.height)
+    if side < tile:
+        advice = f"Set training.tile to {side // 32 * 32}." if side >= 32 else "Tiles have 32 pixels a side at least."
+        raise InputError(
+            f"training.tile {tile} fits into none of the training scenes; the largest is {largest.width} x "
+            f"{largest.height} pixels. {advice}"
+        )
+
+
 def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
     """What decides the bundle."""
-    settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
+    settings = config.training.model_dump(mode="json", exclude=_HOW_NOT_WHAT)
     described: list[Any] = [
         config.model.model_dump(mode="json"),
         starting,
@@ -223,7 +233,7 @@ def _fit(
     identity: str,
     resources: Resources,
 ) -> None:
-    from segbatch.training.loop import TrainingJob
+    from segbatch.training.job import TrainingJob
     from segbatch.training.survey import TrainingScene
     from segbatch.training.trainer import Workers, fit, survey_scenes
 
@@ -245,11 +255,14 @@ def _fit(
     label_map, classes = config.label_map(), config.class_table()
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
     cpus = resources.cpus_for(settings.workers, use_gpu)
-    survey = survey_scenes(train_scenes, settings.tile // 2, label_map)
+    survey = survey_scenes(train_scenes, settings.tile // 2, label_map, folder.training / "survey.npz")
     found = survey.class_pixels
     total = int(found.sum())
     shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(classes.names, found, strict=True))
     say(f"{total:,} labelled pixels: {shares}")
+    absent = [name for name, count in zip(classes.names, found, strict=True) if not count]
+    if absent:
+        say(f"No training pixel is {' or '.join(absent)}: the model cannot learn what it never sees.")
     area = sum(scene.window.area for scene in train_scenes)
     steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
     first = scenes["train"][0][1]
@@ -274,7 +287,7 @@ def _fit(
     )
     fit(
         job,
-        Workers(settings.workers, cpus, use_gpu, settings.max_failures),
+        Workers(settings.workers, settings.min_workers or settings.workers, cpus, use_gpu, settings.max_failures),
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),

@@ -170,16 +170,25 @@ class Training(_Section):
     sync_batch_norm: bool = False
     """Whether batch normalisation counts over all workers: for few tiles a worker. GPUs only."""
     augment: Literal["none", "flips", "full"] = "full"
-    """none; flips and quarter turns; or those with scale, brightness and contrast by band."""
+    """none; flips and quarter turns; or those with scale, brightness, contrast and gamma by band."""
     scale: float = Field(default=1.33, ge=1, le=4)
     """Of the full augmentation: tiles are cut up to this factor smaller or larger and resized. Raise it where
     the scenes to map have other pixel sizes than those to learn from."""
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """Largest standard deviation of noise that is added to tiles, in standard deviations of a band."""
+    cutout: float = Field(default=0.0, ge=0, le=1)
+    """Share of tiles in which a square of an eighth to a half of the side is hidden; its label counts still."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights that is validated and kept; 0 switches it off."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU has it in hardware."""
     workers: PositiveInt = 1
     """Ray Train workers."""
+    min_workers: PositiveInt | None = None
+    """Training goes on with as few workers while nodes are away, and with all when they are back; it waits for all of
+    them when absent."""
+    checkpoint_steps: PositiveInt | None = None
+    """The state is saved after every epoch and after so many steps; about every five minutes when absent."""
     use_gpu: Literal["auto"] | bool = "auto"
     """A GPU for each worker; auto: where the cluster has enough."""
     max_failures: int = Field(default=3, ge=0)
@@ -193,6 +202,18 @@ class Training(_Section):
         if tile % 32:
             raise ValueError(f"must be a multiple of 32; the nearest are {tile // 32 * 32} and {-(-tile // 32) * 32}")
         return tile
+
+    @model_validator(mode="after")
+    def _shares_of_a_batch(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than the {self.workers} workers")
+        share = self.batch_size // self.workers
+        if share < self.accumulate:
+            raise ValueError(
+                f"a batch_size of {self.batch_size} gives each of {self.workers} workers {share} tiles a step, too few "
+                f"for {self.accumulate} part{'s' if self.accumulate > 1 else ''} (accumulate)"
+            )
+        return self
 
     @field_validator("loss")
     @classmethod

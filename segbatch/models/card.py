@@ -17,6 +17,9 @@ CARD = "segbatch.json"
 _FILES = ("config.json", "model.safetensors", CARD)
 _FORMAT = 1
 _CURVE = "halo_curve"
+_PERCENTILES = "percentiles"
+_FOR_PEOPLE = ("training", "segbatch", _CURVE, _PERCENTILES)
+"""What of a card has no part in what its model computes."""
 
 DEFAULT_HALO = 64
 """Context in pixels that a card asks for where the model's own was not measured."""
@@ -44,6 +47,7 @@ class Card:
         bands: 1-based numbers of the model's bands in the training scenes, where they were chosen; None for all.
         training: Where the model comes from and how good it was in validation; for people.
         halo_curve: What halos of this model are worth; None where it was not measured.
+        percentiles: Of each band over the training scenes the 1st, 50th and 99th; empty where it was not measured.
     """
 
     classes: ClassTable
@@ -57,6 +61,7 @@ class Card:
     bands: tuple[int, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict, compare=False)
     halo_curve: HaloCurve | None = None
+    percentiles: tuple[tuple[float, ...], ...] = field(default=(), compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -90,8 +95,9 @@ class Card:
             label_map=LabelMap.from_names(data["label_values"], classes),
             bands=None if data["bands"] is None else tuple(int(band) for band in data["bands"]),
             training=dict(data["training"]),
-            # Cards from before there were curves have none.
+            # Cards of earlier versions have neither.
             halo_curve=None if data.get(_CURVE) is None else HaloCurve.from_json(data[_CURVE]),
+            percentiles=tuple(tuple(map(float, band)) for band in data.get(_PERCENTILES, ())),
         )
 
     def auto_halo(self, tolerance: float, border: Callable[[int], float]) -> int:
@@ -192,5 +198,5 @@ def bundle_hash(folder: str | Path) -> str:
         with open(Path(folder) / name, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     card = read_card(folder).to_json()
-    digest.update(json.dumps({k: v for k, v in card.items() if k not in ("training", "segbatch", _CURVE)}).encode())
+    digest.update(json.dumps({k: v for k, v in card.items() if k not in _FOR_PEOPLE}).encode())
     return digest.hexdigest()

@@ -1,18 +1,20 @@
-"""The stream of training batches: tiles read and augmented in a thread while the model computes."""
+"""The stream of training batches: tiles read and augmented in threads while the model computes."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from segbatch.classes import LabelMap
-from segbatch.training.augmentation import Augment, color, geometry, source_side
+from segbatch.training.augmentation import Augmentation, color, geometry, source_side
 from segbatch.training.survey import TrainingScene
-from segbatch.training.tiles import TileReader, TileSampler
+from segbatch.training.tiles import TilePlace, TileReader, TileSampler
 
 _AHEAD = 4
 """Batches that may wait to be used: bounds the memory of the feed."""
@@ -26,21 +28,32 @@ class Batch:
         values: (batch, bands, side, side) as stored.
         valid: (batch, 1, side, side) bool, True = a real pixel.
         label: (batch, side, side) int64 class ids.
+        gamma: (batch, bands, 1, 1) float32 exponent, see `Color`.
         gain: (batch, bands, 1, 1) float32 factor of the normalised pixels.
         offset: (batch, bands, 1, 1) float32 added to them.
+        noise: (batch,) standard deviation of the noise in those of the bands.
+        numbers: Of the tiles.
+        places: Where they were cut.
         waited: Seconds that the step waited for the batch.
     """
 
     values: torch.Tensor
     valid: torch.Tensor
     label: torch.Tensor
+    gamma: torch.Tensor
     gain: torch.Tensor
     offset: torch.Tensor
+    noise: tuple[float, ...]
+    numbers: tuple[int, ...]
+    places: tuple[TilePlace, ...]
     waited: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
 
 def load_batch(
-    reader: TileReader, sampler: TileSampler, numbers: Sequence[int], side: int, augment: Augment, scale: float
+    reader: TileReader, sampler: TileSampler, numbers: Sequence[int], side: int, augmentation: Augmentation
 ) -> Batch:
     """Read and augment the tiles with these numbers.
 
@@ -49,22 +62,29 @@ def load_batch(
         sampler: Says where tiles are.
         numbers: Of the tiles.
         side: Of a tile in pixels.
-        augment: How tiles are changed.
-        scale: Largest change of scale.
+        augmentation: How tiles are changed.
     """
-    tiles, colors = [], []
+    tiles, colors, places = [], [], []
     for number in numbers:
         rng = sampler.rng(number)
-        place = sampler.place(number, source_side(side, augment, scale, rng), rng)
-        tile = geometry(reader.read(place), side, augment, rng)
+        place = sampler.place(number, source_side(side, augmentation, rng), rng)
+        tile = geometry(reader.read(place), side, augmentation, rng)
         tiles.append(tile)
-        colors.append(color(tile.values.shape[0], augment, rng))
+        colors.append(color(tile.values.shape[0], augmentation, rng))
+        places.append(place)
+    values, valid, label = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*tiles, strict=True))
+    *changes, noise = zip(*colors, strict=True)
+    gamma, gain, offset = (torch.from_numpy(np.stack(change))[:, :, None, None] for change in changes)
     return Batch(
-        values=torch.from_numpy(np.stack([tile.values for tile in tiles])),
-        valid=torch.from_numpy(np.stack([tile.valid for tile in tiles])).unsqueeze(1),
-        label=torch.from_numpy(np.stack([tile.label for tile in tiles])).long(),
-        gain=torch.from_numpy(np.stack([change.gain for change in colors]))[:, :, None, None],
-        offset=torch.from_numpy(np.stack([change.offset for change in colors]))[:, :, None, None],
+        values,
+        valid.unsqueeze(1),
+        label.long(),
+        gamma,
+        gain,
+        offset,
+        noise=noise,
+        numbers=tuple(numbers),
+        places=tuple(places),
     )
 
 
@@ -75,23 +95,31 @@ def stream(
     *,
     batches: Sequence[Sequence[int]],
     side: int,
-    augment: Augment,
-    scale: float,
+    augmentation: Augmentation,
+    threads: int = 1,
 ) -> Iterator[Batch]:
-    """Yield a batch for each list of tile numbers, read ahead in one thread.
+    """Yield a batch for each list of tile numbers, read ahead in threads.
 
-    One thread suffices: GDAL keeps decoded blocks, so after the first round a tile costs a copy.
+    Beside a CPU that computes one thread suffices: GDAL keeps decoded blocks (a twentieth of the machine's memory),
+    so after the first round a tile costs a copy.
     """
-    with TileReader(scenes, label_map) as reader, ThreadPoolExecutor(1) as pool:
+    own = threading.local()
+    with ExitStack() as readers, ThreadPoolExecutor(threads) as pool:
+
+        def load(numbers: Sequence[int]) -> Batch:
+            if not hasattr(own, "reader"):
+                own.reader = readers.enter_context(TileReader(scenes, label_map))
+            return load_batch(own.reader, sampler, numbers, side, augmentation)
+
         waiting: deque[Future[Batch]] = deque()
         todo = iter(batches)
 
         def submit() -> None:
             numbers = next(todo, None)
             if numbers is not None:
-                waiting.append(pool.submit(load_batch, reader, sampler, numbers, side, augment, scale))
+                waiting.append(pool.submit(load, numbers))
 
-        for _ in range(_AHEAD):
+        for _ in range(_AHEAD + threads - 1):
             submit()
         try:
             while waiting:
@@ -99,7 +127,7 @@ def stream(
                 batch = waiting.popleft().result()
                 waited = time.perf_counter() - started
                 submit()
-                yield Batch(batch.values, batch.valid, batch.label, batch.gain, batch.offset, waited)
+                yield replace(batch, waited=waited)
         finally:
             for future in waiting:
                 future.cancel()

@@ -7,14 +7,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from segbatch.config import Training
-from segbatch.errors import TrainingError
 from segbatch.models.backends.hardware import has_bf16
 from segbatch.training.feed import Batch
 from segbatch.training.losses import build_loss
+from segbatch.training.survey import Survey
 
 _WARM_UP = 0.05
 _MAX_GRADIENT_NORM = 1.0
@@ -23,15 +24,18 @@ _MAX_GRADIENT_NORM = 1.0
 class Learner:
     """Takes optimizer steps.
 
+    Random numbers, as of dropout and noise, depend on the seed and on the step or the tile alone, so they are the
+    same after any interruption.
+
     Args:
         model: The network, on its device; wrapped for data parallelism where there are several workers.
         bare: The same network unwrapped.
         settings: The training section of the configuration.
         total_steps: Length of the schedule.
         class_weights: Of the cross-entropy, one a class.
-        mean: Of each band over the training scenes.
-        std: Likewise.
+        survey: Statistics of the bands over the training scenes.
         device: Where the model is.
+        worker: Index of this worker and their number.
     """
 
     def __init__(
@@ -41,17 +45,26 @@ class Learner:
         settings: Training,
         total_steps: int,
         class_weights: Sequence[float],
-        mean: Sequence[float],
-        std: Sequence[float],
+        survey: Survey,
         device: torch.device,
+        worker: tuple[int, int] = (0, 1),
     ) -> None:
         self.step = 0
         self._model, self._bare = model, bare
         self._settings = settings
         self._total_steps = total_steps
         self._device = device
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
-        self._scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
+        self._rank, self._world = worker
+        self._mean, self._low, high = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+            for values in (
+                survey.mean,
+                [band[0] for band in survey.percentiles],
+                [band[-1] for band in survey.percentiles],
+            )
+        )
+        self._range = torch.where(high > self._low, high - self._low, 1.0)
+        self._scale = 1 / torch.tensor(survey.std, dtype=torch.float32, device=device).view(-1, 1, 1)
         self._loss = build_loss(settings.loss, settings.label_smoothing, torch.tensor(class_weights, device=device))
         self._optimizer = torch.optim.AdamW(_parameter_groups(bare, settings), lr=settings.learning_rate)
         self._frozen_steps = total_steps * settings.freeze_encoder // settings.epochs
@@ -74,20 +87,23 @@ class Learner:
         """Of the next step."""
         return self._settings.learning_rate * schedule(self.step, self._total_steps)
 
-    def learn(self, batch: Batch) -> torch.Tensor:
-        """Take one step.
+    def backward(self, batch: Batch) -> torch.Tensor:
+        """Find the gradients of a step.
+
+        Workers' gradients are averaged, so each worker's loss counts by its share of the step's tiles.
+
+        Args:
+            batch: This worker's tiles.
 
         Returns:
-            The loss, a detached scalar on the device.
-
-        Raises:
-            TrainingError: The loss is not finite.
+            The loss, a detached scalar on the device; its mean over the workers is that of the step.
         """
         self._model.train()
         self._freeze(self.step < self._frozen_steps)
+        torch.manual_seed(_seed(self._settings.seed, self.step, self._rank))
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate * group["share"]
-        pixels = self._normalize(batch).contiguous(memory_format=torch.channels_last)
+        pixels = self.pixels(batch).contiguous(memory_format=torch.channels_last)
         label = batch.label.to(self._device)
         count = self._settings.accumulate
         parts = list(zip(pixels.tensor_split(count), label.tensor_split(count), strict=True))
@@ -95,23 +111,45 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         for number, (part, part_label) in enumerate(parts, start=1):
             # Workers add up their gradients once a step, with the last part.
-            with nullcontext() if number == count or not self._is_shared else self._model.no_sync():  # type: ignore[operator]
-                with self._autocast:
-                    logits = self._model(part)
-                share = self._loss(logits.float(), part_label) * (len(part_label) / len(label))
+            with nullcontext() if number == count or self._world == 1 else self._model.no_sync():  # type: ignore[operator]
+                share = self._loss_of(self._model, part, part_label)
+                share = share * (len(part) * self._world / self._settings.batch_size)
                 loss += share.detach()
                 share.backward()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss.item()} at step {self.step}. Try a lower training.learning_rate "
-                "or training.precision=float32, and look for extreme pixel values."
-            )
+        return loss
+
+    def apply(self) -> None:
+        """Take the step that `backward` found."""
         torch.nn.utils.clip_grad_norm_(self._bare.parameters(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self.step += 1
         if self._average is not None:
             self._average.update_parameters(self._bare)
-        return loss
+
+    @torch.no_grad()
+    def culprits(self, batch: Batch) -> list[int]:
+        """Indices of the tiles whose own loss is no number. Leaves the running statistics of the model spoiled."""
+        pixels, label = self.pixels(batch), batch.label.to(self._device)
+        return [
+            index
+            for index in range(len(batch))
+            if not self._loss_of(self._bare, pixels[index : index + 1], label[index : index + 1]).isfinite()
+        ]
+
+    def pixels(self, batch: Batch) -> torch.Tensor:
+        """What the model sees of a batch: (batch, bands, side, side) float32, 0 where there is no real pixel."""
+        values = batch.values.to(self._device).float()
+        if (batch.gamma != 1).any():
+            share = (values - self._low) / self._range
+            # Beyond the darkest pixels it goes on as a mirror image: a root has no negative numbers.
+            values = self._low + self._range * share.sign() * share.abs() ** batch.gamma.to(self._device)
+        pixels = (values - self._mean) * self._scale
+        pixels = pixels * batch.gain.to(self._device) + batch.offset.to(self._device)
+        for tile, deviation, number in zip(pixels, batch.noise, batch.numbers, strict=True):
+            if deviation:
+                generator = torch.Generator(self._device).manual_seed(_seed(self._settings.seed, number))
+                tile += deviation * torch.randn(tile.shape, generator=generator, device=self._device)
+        return torch.where(batch.valid.to(self._device), pixels, 0.0)
 
     def save(self, path: Path) -> None:
         """Write all that is needed to go on."""
@@ -120,7 +158,6 @@ class Learner:
             "model": self._bare.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "random": torch.get_rng_state(),
         }
         torch.save(state, path)
 
@@ -132,15 +169,15 @@ class Learner:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
 
     def snapshot(self) -> torch.nn.Module:
         """A copy on the CPU of the network that is kept."""
         return copy.deepcopy(self.kept).cpu().eval()
 
-    @property
-    def _is_shared(self) -> bool:
-        return isinstance(self._model, torch.nn.parallel.DistributedDataParallel)
+    def _loss_of(self, model: torch.nn.Module, pixels: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        with self._autocast:
+            logits = model(pixels)
+        return self._loss(logits.float(), label)
 
     def _freeze(self, frozen: bool) -> None:
         """Keep the encoder as it is, statistics of its normalisation layers included."""
@@ -148,11 +185,6 @@ class Learner:
         if encoder is not None and (frozen or not next(encoder.parameters()).requires_grad):
             encoder.requires_grad_(not frozen)
             encoder.train(not frozen)
-
-    def _normalize(self, batch: Batch) -> torch.Tensor:
-        pixels = (batch.values.to(self._device).float() - self._mean) * self._scale
-        pixels = pixels * batch.gain.to(self._device) + batch.offset.to(self._device)
-        return torch.where(batch.valid.to(self._device), pixels, 0.0)
 
 
 def schedule(step: int, total: int) -> float:
@@ -193,3 +225,7 @@ def _moving_average(decay: float) -> Any:
                 old.copy_(new)
 
     return update
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

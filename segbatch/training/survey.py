@@ -1,8 +1,10 @@
 """The pass over the training scenes: band statistics, and where each class is."""
 
-import itertools
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,12 @@ from numpy.typing import NDArray
 from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.errors import InputError
 from segbatch.geometry import Window
+from segbatch.masks.staging import write_whole
 from segbatch.scenes import LabelReader, open_scene
+from segbatch.training.histogram import count_values, percentiles
+
+PERCENTILES = (1.0, 50.0, 99.0)
+"""Those that a survey tells of each band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +43,43 @@ class TrainingScene:
 
 @dataclass(frozen=True, slots=True)
 class BandSums:
-    """Sums over valid pixels, from which mean and deviation follow; parts add up.
+    """Sums over valid pixels, from which mean, deviation and percentiles follow; parts add up.
 
     Args:
         count: Valid pixels.
         total: Sum of each band, (bands,) float64.
         squares: Sum of squares of each band, (bands,) float64.
+        values: Histogram of each band, (bands, buckets) int64, see `count_values`.
+        dtype: numpy's name of the pixel type.
     """
 
     count: int
     total: NDArray[np.float64]
     squares: NDArray[np.float64]
+    values: NDArray[np.int64]
+    dtype: str
+
+    @classmethod
+    def of(cls, bands: NDArray[np.generic], valid: NDArray[np.bool_]) -> "BandSums":
+        """The sums of pixels (bands, height, width) where ``valid``, (height, width), is true."""
+        # Band by band: a wide scene's strip is large already, and float64 takes eight times as much.
+        totals, squares, values = [], [], []
+        for plane in bands:
+            stored = plane[valid]
+            real = stored.astype(np.float64)
+            totals.append(real.sum())
+            squares.append(np.dot(real, real))
+            values.append(count_values(stored))
+        return cls(int(valid.sum()), np.array(totals), np.array(squares), np.stack(values), bands.dtype.name)
 
     def __add__(self, other: "BandSums") -> "BandSums":
-        return BandSums(self.count + other.count, self.total + other.total, self.squares + other.squares)
+        return BandSums(
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.values + other.values,
+            self.dtype,
+        )
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each band; a constant band has deviation 1."""
@@ -57,6 +87,10 @@ class BandSums:
         std = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
         std[std <= 1e-6 * np.abs(mean)] = 1  # what is left of a constant by rounding
         return tuple(mean.tolist()), tuple(std.tolist())
+
+    def percentiles(self) -> tuple[tuple[float, ...], ...]:
+        """Of each band the `PERCENTILES`."""
+        return tuple(percentiles(counts, self.dtype, PERCENTILES) for counts in self.values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,12 +144,7 @@ def survey_strip(scene: TrainingScene, index: int, row: int, cell: int, label_ma
     for col in range(cols):
         found = np.bincount(ids[:, col * cell : (col + 1) * cell].ravel(), minlength=256)
         counts[0, col] = found[: label_map.num_classes]
-    # Band by band: a wide scene's strip is large already, and float64 takes eight times as much.
-    totals, squares = np.zeros(len(values)), np.zeros(len(values))
-    for band, plane in enumerate(values):
-        real = plane[valid].astype(np.float64)
-        totals[band], squares[band] = real.sum(), np.dot(real, real)
-    return Strip(index, row, counts, BandSums(int(valid.sum()), totals, squares))
+    return Strip(index, row, counts, BandSums.of(values, valid))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,12 +156,14 @@ class Survey:
         cells: For each scene (rows of cells, columns of cells, classes) int64: labelled pixels by class.
         mean: Of each band over the valid pixels.
         std: Of each band over the valid pixels.
+        percentiles: Of each band the `PERCENTILES` of the valid pixels.
     """
 
     cell: int
     cells: tuple[NDArray[np.int64], ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    percentiles: tuple[tuple[float, ...], ...]
 
     @property
     def class_pixels(self) -> NDArray[np.int64]:
@@ -146,21 +177,72 @@ class Survey:
         return (cells > 0).T.astype(np.int64) @ cells.sum(axis=1)
 
 
-def merge(parts: Sequence[Strip], cell: int) -> Survey:
-    """Put the strips of all scenes together, in whatever order they arrived.
+class Tally:
+    """Puts the strips of all scenes together, in whatever order they arrive.
+
+    Args:
+        scenes: The scenes.
+        cell: Side of a cell in pixels.
+        num_classes: Classes.
+    """
+
+    def __init__(self, scenes: Sequence[TrainingScene], cell: int, num_classes: int) -> None:
+        self._cell = cell
+        self._cells = tuple(
+            np.zeros((-(-scene.window.height // cell), -(-scene.window.width // cell), num_classes), np.int64)
+            for scene in scenes
+        )
+        # Sums of floats depend on their order: they are added up in that of the scenes.
+        self._waiting: dict[tuple[int, int], BandSums] = {}
+        self._order = strips(scenes, cell)
+        self._next = next(self._order, None)
+        self._sums: BandSums | None = None
+
+    def add(self, strip: Strip) -> None:
+        """Count a strip in."""
+        self._cells[strip.scene][strip.row] = strip.cells[0]
+        self._waiting[strip.scene, strip.row] = strip.sums
+        while self._next in self._waiting:
+            sums = self._waiting.pop(self._next)
+            self._sums = sums if self._sums is None else self._sums + sums
+            self._next = next(self._order, None)
+
+    def survey(self) -> Survey:
+        """The whole, when all strips are there.
+
+        Raises:
+            InputError: There is nothing to learn from.
+        """
+        assert self._next is None
+        if self._sums is None or self._sums.count == 0:
+            raise InputError("The training scenes have no valid pixel: check nodata and windows.")
+        if not sum(int(grid.sum()) for grid in self._cells):
+            raise InputError("The training labels have no labelled pixel: check label_values and windows.")
+        mean, std = self._sums.mean_std()
+        return Survey(self._cell, self._cells, mean, std, self._sums.percentiles())
+
+
+def save_survey(survey: Survey, file: Path) -> None:
+    """Keep a survey, as a compressed numpy archive that appears whole or not at all.
 
     Raises:
-        InputError: There is nothing to learn from.
+        OSError: The disk is full, or the folder cannot be written to.
     """
-    ordered = sorted(parts, key=lambda part: (part.scene, part.row))
-    by_scene = itertools.groupby(ordered, key=lambda part: part.scene)
-    cells = tuple(np.concatenate([part.cells for part in found]) for _, found in by_scene)
-    sums = ordered[0].sums
-    for part in ordered[1:]:
-        sums = sums + part.sums
-    if sums.count == 0:
-        raise InputError("The training scenes have no valid pixel: check nodata and windows.")
-    if not sum(int(grid.sum()) for grid in cells):
-        raise InputError("The training labels have no labelled pixel: check label_values and windows.")
-    mean, std = sums.mean_std()
-    return Survey(cell, cells, mean, std)
+    cells: dict[str, Any] = {f"cells{index}": grid for index, grid in enumerate(survey.cells)}
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, cell=survey.cell, mean=survey.mean, std=survey.std, percentiles=survey.percentiles, **cells
+    )
+    write_whole(file, content.getvalue())
+
+
+def load_survey(file: Path) -> Survey:
+    """What `save_survey` kept."""
+    with np.load(file, allow_pickle=False) as kept:
+        return Survey(
+            int(kept["cell"]),
+            tuple(kept[f"cells{index}"] for index in range(sum(name.startswith("cells") for name in kept.files))),
+            tuple(kept["mean"].tolist()),
+            tuple(kept["std"].tolist()),
+            tuple(map(tuple, kept["percentiles"].tolist())),
+        )

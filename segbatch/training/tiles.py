@@ -111,7 +111,7 @@ class TileReader:
     def __init__(self, scenes: Sequence[TrainingScene], label_map: LabelMap) -> None:
         self._scenes = scenes
         self._label_map = label_map
-        self._open: OrderedDict[int, tuple[SceneReader, LabelReader]] = OrderedDict()
+        self._open: OrderedDict[tuple[object, ...], tuple[SceneReader, LabelReader]] = OrderedDict()
 
     def read(self, place: TilePlace) -> Tile:
         """Read a tile. What lies outside the scene's window or is not valid has no label.
@@ -120,14 +120,7 @@ class TileReader:
             SceneReadError: Image or label is damaged.
         """
         scene = self._scenes[place.scene]
-        if place.scene not in self._open:
-            opened = open_scene(scene.image, scene.nodata)
-            self._open[place.scene] = opened, LabelReader(scene.label, self._label_map, opened.info)
-            if len(self._open) > _OPEN_SCENES:
-                for file in self._open.popitem(last=False)[1]:
-                    file.close()
-        self._open.move_to_end(place.scene)
-        image, label = self._open[place.scene]
+        image, label = self._files(scene)
         values, valid = read_padded(image, place.window, scene.bands)
         ids = np.full(valid.shape, IGNORE_INDEX, np.uint8)
         labelled = place.window.intersection(scene.window)
@@ -135,6 +128,18 @@ class TileReader:
             ids[labelled.relative_to(place.window).slices] = label.read(labelled)
         ids[~valid] = IGNORE_INDEX
         return Tile(values, valid, ids)
+
+    def _files(self, scene: TrainingScene) -> tuple[SceneReader, LabelReader]:
+        """The open files of a scene, which other parts of the same image share."""
+        key = scene.image, scene.label, scene.nodata
+        if key not in self._open:
+            opened = open_scene(scene.image, scene.nodata)
+            self._open[key] = opened, LabelReader(scene.label, self._label_map, opened.info)
+            if len(self._open) > _OPEN_SCENES:
+                for file in self._open.popitem(last=False)[1]:
+                    file.close()
+        self._open.move_to_end(key)
+        return self._open[key]
 
     def close(self) -> None:
         """Close the scenes."""

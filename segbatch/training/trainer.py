@@ -1,10 +1,12 @@
 """The driver's side of training: survey the scenes, run the workers, keep the best bundle."""
 
+import itertools
 import json
 import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,30 +20,63 @@ import ray.train.torch
 from segbatch.classes import LabelMap
 from segbatch.errors import SegbatchError, TrainingError, root_message
 from segbatch.models.bundle import replace_folder
-from segbatch.training.loop import TrainingJob, train_loop
-from segbatch.training.survey import Strip, Survey, TrainingScene, merge, strips, survey_strip
+from segbatch.training.checkpoint import BUNDLE
+from segbatch.training.crew import Wire
+from segbatch.training.interrupt import wait_gracefully
+from segbatch.training.job import TrainingJob
+from segbatch.training.loop import PROBLEM, train_loop
+from segbatch.training.survey import (
+    Strip,
+    Survey,
+    Tally,
+    TrainingScene,
+    load_survey,
+    save_survey,
+    strips,
+    survey_strip,
+)
+
+_STRIPS_PER_CPU = 4
+_SECONDS_BETWEEN_QUESTIONS = 1.0
 
 Listener = Callable[[dict[str, Any]], None]
 
 
-def survey_scenes(scenes: tuple[TrainingScene, ...], cell: int, label_map: LabelMap) -> Survey:
+def survey_scenes(scenes: tuple[TrainingScene, ...], cell: int, label_map: LabelMap, kept: Path) -> Survey:
     """Count classes and band values of the scenes, a strip a Ray task.
+
+    Args:
+        scenes: The scenes.
+        cell: Side of a cell in pixels.
+        label_map: From label values to class ids.
+        kept: File that holds the survey once it is made, for when the training goes on.
 
     Raises:
         SegbatchError: A scene is damaged or there is nothing to learn from.
     """
+    if kept.exists():
+        return load_survey(kept)
 
     @ray.remote(num_cpus=1, max_retries=3)
     def task(index: int, row: int) -> Strip:
         return survey_strip(scenes[index], index, row, cell, label_map)
 
-    pending = [task.remote(index, row) for index, row in strips(scenes, cell)]
+    tally = Tally(scenes, cell, label_map.num_classes)
+    todo = strips(scenes, cell)
+    most = _STRIPS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    running = [task.remote(*place) for place in itertools.islice(todo, most)]
     try:
-        return merge(ray.get(pending), cell)
+        while running:
+            (done,), running = ray.wait(running)
+            tally.add(ray.get(done))
+            running += [task.remote(*place) for place in itertools.islice(todo, 1)]
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SegbatchError):
             raise error.cause from error
         raise
+    survey = tally.survey()
+    save_survey(survey, kept)
+    return survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +85,14 @@ class Workers:
 
     Args:
         count: Ray Train workers.
+        least: Fewest to go on with while nodes are away.
         cpus: CPUs each.
         use_gpu: Whether each has a GPU.
         max_failures: How often to start again from the last checkpoint.
     """
 
     count: int
+    least: int
     cpus: int
     use_gpu: bool
     max_failures: int
@@ -64,7 +101,8 @@ class Workers:
 def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Path, listener: Listener) -> None:
     """Train and leave the best model in ``bundle``.
 
-    Running it again with the same ``storage`` and ``name`` goes on from the last checkpoint.
+    Running it again with the same ``storage`` and ``name`` goes on from the last checkpoint. Ctrl-C and SIGTERM save
+    the state before they end the training; a second one ends it at once.
 
     Args:
         job: What to train.
@@ -75,16 +113,21 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
         listener: Takes progress events.
 
     Raises:
-        TrainingError: Training failed and is not worth trying again.
+        TrainingError: Training failed and is not worth trying again. The best model so far is in ``bundle``.
+        KeyboardInterrupt: It was asked to stop, and running it again goes on.
     """
     # It would tell what the listener is told.
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    with _relay(listener) as tell:
+    scratch = storage / name
+    problem = scratch / PROBLEM
+    problem.unlink(missing_ok=True)
+    count: Any = workers.count if workers.least == workers.count else (workers.least, workers.count)
+    with _relay(listener) as (wire, stop):
         trainer = ray.train.torch.TorchTrainer(
             train_loop,
-            train_loop_config={"job": job, "tell": tell, "scratch": storage / name},
+            train_loop_config={"job": job, "wire": wire, "scratch": scratch},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=workers.count,
+                num_workers=count,
                 use_gpu=workers.use_gpu,
                 resources_per_worker={"CPU": workers.cpus, **({"GPU": 1} if workers.use_gpu else {})},
             ),
@@ -96,51 +139,91 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
             ),
         )
         try:
-            result = trainer.fit()
+            result = wait_gracefully(trainer.fit, stop)
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"Training failed. {root_message(error)}") from error
-    assert result.checkpoint is not None  # an epoch without one would have raised
-    with result.checkpoint.as_directory() as folder:
+    said = problem.read_text() if problem.exists() else ""
+    if result.checkpoint is not None:
+        with result.checkpoint.as_directory() as folder:
+            _keep(Path(folder) / BUNDLE, bundle)
+    if said:
+        kept = f" The best model so far is kept in {bundle}." if bundle.exists() else ""
+        raise TrainingError(f"Training failed. {said}{kept}")
+
+
+def _keep(best: Path, bundle: Path) -> None:
+    if best.exists():
         temporary = bundle.with_name(f".{bundle.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(Path(folder) / "bundle", temporary)
+        shutil.copytree(best, temporary)
         replace_folder(temporary, bundle)
 
 
+class _RelayWire:
+    """A `Wire` through an actor, for workers anywhere on the cluster."""
+
+    def __init__(self, relay: Any) -> None:
+        self._relay = relay
+        self._answer: Any = None
+        self._asked = 0.0
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """See `Wire.tell`."""
+        self._relay.put.remote(json.dumps(event))
+
+    def asks_to_stop(self) -> bool:
+        """See `Wire.asks_to_stop`."""
+        now = time.monotonic()
+        if self._answer is None and now - self._asked > _SECONDS_BETWEEN_QUESTIONS:
+            self._asked, self._answer = now, self._relay.stopping.remote()
+        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
+            return False
+        answer, self._answer = self._answer, None
+        try:
+            return bool(ray.get(answer))
+        except ray.exceptions.RayError:
+            return False
+
+
 @contextmanager
-def _relay(listener: Listener) -> Iterator[Listener]:
-    """A function that workers anywhere on the cluster call, and whose events reach ``listener`` here."""
+def _relay(listener: Listener) -> Iterator[tuple[Wire, threading.Event]]:
+    """A wire for workers whose events reach ``listener`` here, and what tells them to stop when it is set."""
 
     # Its node may be lost as any other; events are for people, so losing some is no failure.
     @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     class Relay:
         def __init__(self) -> None:
             self._events: list[str] = []
+            self._stopping = False
 
         def put(self, event: str) -> None:
             self._events.append(event)
 
-        def take(self) -> list[str]:
+        def take(self, stopping: bool) -> list[str]:
+            self._stopping = stopping
             events, self._events = self._events, []
             return events
 
+        def stopping(self) -> bool:
+            return self._stopping
+
     relay = Relay.remote()  # type: ignore[attr-defined]
-    stop = threading.Event()
+    end, stop = threading.Event(), threading.Event()
 
     def drain() -> None:
-        for event in ray.get(relay.take.remote()):
+        for event in ray.get(relay.take.remote(stop.is_set())):
             listener(json.loads(event))
 
     def poll() -> None:
-        while not stop.wait(0.5):
+        while not end.wait(0.5):
             drain()
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
-        yield lambda event: relay.put.remote(json.dumps(event))
+        yield _RelayWire(relay), stop
     finally:
-        stop.set()
+        end.set()
         thread.join()
         drain()
         ray.kill(relay)

@@ -224,7 +224,7 @@ def test_weights_to_start_from_are_checked_before_work_begins(config: Path, tmp_
     for setting, message in (
         (f"model.weights={tmp_path}/none.pth", "none.pth does not exist"),
         (f"model.init={tmp_path}/none", "The bundle .*none does not exist"),
-        ("training.accumulate=3", "accumulate 3 does not divide a worker's 4 tiles"),
+        ("training.accumulate=5", "a batch_size of 4 gives each of 1 workers 4 tiles a step, too few for 5 parts"),
     ):
         said = segbatch("train", str(config), "--set", setting)
         assert said.code == 2
@@ -423,15 +423,56 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
 
 @pytest.mark.ray
 def test_a_loss_that_is_no_number_ends_training_with_its_reason(trained: Trained, tmp_path: Path) -> None:
+    """At once: it would become one again however often the worker is started."""
     said = segbatch(
-        "train", str(trained.config), "--set", f"output={tmp_path / 'run'}", "--set", "training.learning_rate=1e30",
-        "--set", "training.max_failures=0",
-    )  # fmt: skip
+        "train", str(trained.config), "--set", f"output={tmp_path / 'run'}", "--set", "training.learning_rate=1e30"
+    )
     assert said.code == 1
     assert "The loss became" in said.text
+    assert "with every tile" in said.text
     assert "training.learning_rate" in said.text
     assert "Traceback" not in said.text
+    assert "going on" not in said.text
     assert not (tmp_path / "run" / "bundle").exists()
+
+
+@pytest.mark.ray
+def test_a_training_asked_to_stop_saves_its_step_and_goes_on_from_it(trained: Trained, tmp_path: Path) -> None:
+    """With two workers, which must stop at the same step."""
+    import ray
+
+    run = tmp_path / "stopped"
+    words = ["train", str(trained.config), "--set", "training.workers=2", "--set", "training.steps_per_epoch=40"]
+    words += ["--set", "training.epochs=2", "--set", "training.batch_size=5"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from segbatch.cli import main; main()", *words, "--set", f"output={run}"],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for("a worker", lambda: len(processes("ray::RayTrainWorker")) == 2 or process.poll() is not None)
+        time.sleep(6)  # it has begun, or will find the wish when it does
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert "Run the same command again" in errors
+    (kept,) = checkpoints(run)
+    steps = json.loads((kept / "course.json").read_text())
+    taken = torch.load(kept / "state.pt", weights_only=True)["step"]
+    assert 0 < taken == len(steps["history"]) * 40 + steps["sums"]["steps"]
+    assert not processes("ray::RayTrainWorker")
+
+    said = segbatch(*words, "--set", f"output={run}")
+    assert said.code == 0, said.text
+    assert "going on" in said.text
+    whole = segbatch(*words, "--set", f"output={tmp_path / 'whole'}")
+    assert whole.code == 0, whole.text
+    ended, expected = (json.loads((folder / "run.json").read_text()) for folder in (run, tmp_path / "whole"))
+    assert figures(ended["training"]["history"]) == figures(expected["training"]["history"])
 
 
 @pytest.mark.ray
@@ -477,7 +518,13 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ("scenes.bands=[red]", "no single band is named 'red'"),
         ("training.tile=100", "multiple of 32; the nearest are 96 and 128"),
         ("training.loss=hinge", "unknown loss 'hinge'"),
-        ("training.workers=3", "training.batch_size 4 cannot be shared evenly by 3 workers"),
+        ("training.workers=5", "a batch_size of 4 gives each of 5 workers 0 tiles a step, too few"),
+        ("training.min_workers=2", "min_workers 2 is more than the 1 workers"),
+        (
+            "training.tile=160",
+            "training.tile 160 fits into none of the training scenes; the largest is 160 x 128 pixels. ",
+        ),
+        ("training.tile=160", "Set training.tile to 128."),
         ("training.epoch=3", "did you mean 'epochs'"),
         ("model.encoder=resnet81", "Unknown encoder 'resnet81'; did you mean resnet18"),
         ("model.architecture=unett", "Unknown architecture 'unett'; did you mean unet"),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
 from segbatch.geometry import Window
-from segbatch.training.survey import Survey, TrainingScene, merge, strips, survey_strip
+from segbatch.training.survey import Survey, Tally, TrainingScene, strips, survey_strip
 
 MakeScene = Callable[..., TrainingScene]
 
@@ -45,8 +45,10 @@ def take_survey() -> Callable[..., Survey]:
     """A function that surveys scenes, strip after strip."""
 
     def take(scenes: tuple[TrainingScene, ...], cell: int, label_map: LabelMap) -> Survey:
-        found = [survey_strip(scenes[index], index, row, cell, label_map) for index, row in strips(scenes, cell)]
-        return merge(found, cell)
+        tally = Tally(scenes, cell, label_map.num_classes)
+        for index, row in strips(scenes, cell):
+            tally.add(survey_strip(scenes[index], index, row, cell, label_map))
+        return tally.survey()
 
     return take
 

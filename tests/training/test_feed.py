@@ -11,7 +11,7 @@ import torch
 from segbatch.classes import LabelMap
 from segbatch.errors import SceneReadError
 from segbatch.training import feed
-from segbatch.training.augmentation import Augment
+from segbatch.training.augmentation import Augmentation
 from segbatch.training.feed import Batch, load_batch, stream
 from segbatch.training.survey import Survey, TrainingScene
 from segbatch.training.tiles import TileReader, TileSampler
@@ -19,6 +19,8 @@ from segbatch.training.tiles import TileReader, TileSampler
 MakeScene = Callable[..., TrainingScene]
 TakeSurvey = Callable[..., Survey]
 LABELS = LabelMap(2)
+FULL = Augmentation("full", scale=1.33, noise=0.1, cutout=0.5)
+TENSORS = ("values", "valid", "label", "gamma", "gain", "offset")
 
 
 @pytest.fixture
@@ -26,35 +28,39 @@ def sampler(scene: TrainingScene, take_survey: TakeSurvey) -> TileSampler:
     return TileSampler([scene], take_survey((scene,), 16, LABELS), 0.5, 0)
 
 
-def feeding(
-    scene: TrainingScene, sampler: TileSampler, batches: list[range], augment: Augment = "full"
-) -> Iterator[Batch]:
-    return stream([scene], LABELS, sampler, batches=batches, side=32, augment=augment, scale=1.33)
+def feeding(scene: TrainingScene, sampler: TileSampler, batches: list[range], threads: int = 1) -> Iterator[Batch]:
+    return stream([scene], LABELS, sampler, batches=batches, side=32, augmentation=FULL, threads=threads)
 
 
 def equal(one: Batch, other: Batch) -> bool:
-    return all(
-        torch.equal(getattr(one, name), getattr(other, name)) for name in ("values", "valid", "label", "gain", "offset")
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS) and (
+        (one.noise, one.numbers, one.places) == (other.noise, other.numbers, other.places)
     )
 
 
 def test_a_batch_has_the_shapes_and_types_that_it_says(scene: TrainingScene, sampler: TileSampler) -> None:
     with TileReader([scene], LABELS) as reader:
-        batch = load_batch(reader, sampler, range(3), 32, "full", 1.33)
+        batch = load_batch(reader, sampler, range(3), 32, FULL)
     assert (batch.values.shape, batch.values.dtype) == ((3, 3, 32, 32), torch.uint8)
     assert (batch.valid.shape, batch.valid.dtype) == ((3, 1, 32, 32), torch.bool)
     assert (batch.label.shape, batch.label.dtype) == ((3, 32, 32), torch.int64)
+    assert (batch.gamma.shape, batch.gamma.dtype) == ((3, 3, 1, 1), torch.float32)
     assert (batch.gain.shape, batch.gain.dtype) == ((3, 3, 1, 1), torch.float32)
     assert (batch.offset.shape, batch.offset.dtype) == ((3, 3, 1, 1), torch.float32)
+    assert len(batch) == len(batch.noise) == len(batch.places) == 3
+    assert batch.numbers == (0, 1, 2)
 
 
-def test_batches_come_in_order_and_are_what_they_are_alone(scene: TrainingScene, sampler: TileSampler) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_come_in_order_and_are_what_they_are_alone(
+    scene: TrainingScene, sampler: TileSampler, threads: int
+) -> None:
     numbers = [range(first, first + 2) for first in range(0, 24, 2)]
-    fed = list(feeding(scene, sampler, numbers))
+    fed = list(feeding(scene, sampler, numbers, threads))
     assert len(fed) == 12
     with TileReader([scene], LABELS) as reader:
         for batch, wanted in zip(fed, numbers, strict=True):
-            assert equal(batch, load_batch(reader, sampler, wanted, 32, "full", 1.33))
+            assert equal(batch, load_batch(reader, sampler, wanted, 32, FULL))
             assert batch.waited >= 0
     assert not equal(fed[0], fed[1])
 
@@ -63,7 +69,8 @@ def test_workers_shares_put_together_are_the_whole_batch(scene: TrainingScene, s
     (whole,) = feeding(scene, sampler, [range(8, 12)])
     (first,) = feeding(scene, sampler, [range(8, 10)])
     (second,) = feeding(scene, sampler, [range(10, 12)])
-    for name in ("values", "valid", "label", "gain", "offset"):
+    assert first.numbers + second.numbers == whole.numbers
+    for name in TENSORS:
         assert torch.equal(torch.cat([getattr(first, name), getattr(second, name)]), getattr(whole, name))
 
 

@@ -1,7 +1,7 @@
 """The survey against numpy on the whole arrays."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
-from segbatch.training.survey import BandSums, Survey, TrainingScene, merge, strips, survey_strip
+from segbatch.training.survey import (
+    BandSums,
+    Strip,
+    Survey,
+    Tally,
+    TrainingScene,
+    load_survey,
+    save_survey,
+    strips,
+    survey_strip,
+)
 
 MakeScene = Callable[..., TrainingScene]
 TakeSurvey = Callable[..., Survey]
@@ -48,6 +58,8 @@ def test_counts_and_statistics_are_numpys(make_scene: MakeScene, take_survey: Ta
     together = np.concatenate(pixels, axis=1)
     assert survey.mean == pytest.approx(together.mean(axis=1), rel=1e-12)
     assert survey.std == pytest.approx(together.std(axis=1), rel=1e-9)
+    expected = np.percentile(together, [1, 50, 99], axis=1, method="inverted_cdf").T
+    assert survey.percentiles == tuple(map(tuple, expected.tolist()))
     for grid, found in zip(survey.cells, ids, strict=True):
         assert grid.shape == (-(-found.shape[0] // cell), -(-found.shape[1] // cell), classes)
         for row, col, class_id in np.ndindex(grid.shape):
@@ -84,11 +96,32 @@ def test_the_order_of_arrival_does_not_matter_to_the_last_bit(make_scene: MakeSc
     )
     parts = [survey_strip(scenes[index], index, row, 16, LabelMap(3)) for index, row in strips(scenes, 16)]
     assert len(parts) == 8
-    reference = merge(parts, 16)
+
+    def put_together(parts: Sequence[Strip]) -> Survey:
+        tally = Tally(scenes, 16, 3)
+        for part in parts:
+            tally.add(part)
+        return tally.survey()
+
+    reference = put_together(parts)
     for order in itertools.islice(itertools.permutations(parts), 0, 40000, 4001):
-        other = merge(order, 16)
+        other = put_together(order)
         assert (other.mean, other.std) == (reference.mean, reference.std)
+        assert other.percentiles == reference.percentiles
         assert all(np.array_equal(a, b) for a, b in zip(other.cells, reference.cells, strict=True))
+
+
+def test_a_kept_survey_is_the_same_survey(scene: TrainingScene, take_survey: TakeSurvey, tmp_path: Path) -> None:
+    survey = take_survey((scene, scene), 16, LabelMap(2))
+    save_survey(survey, tmp_path / "kept" / "survey.npz")
+    again = load_survey(tmp_path / "kept" / "survey.npz")
+    assert (again.cell, again.mean, again.std, again.percentiles) == (
+        survey.cell,
+        survey.mean,
+        survey.std,
+        survey.percentiles,
+    )
+    assert [grid.tolist() for grid in again.cells] == [grid.tolist() for grid in survey.cells]
 
 
 def test_strips_cover_each_scene_once(make_scene: MakeScene) -> None:
@@ -112,13 +145,13 @@ def test_a_constant_band_has_deviation_one(make_scene: MakeScene, take_survey: T
 def test_small_numbers_are_not_taken_for_a_constant_band() -> None:
     """Radiance or backscatter in SI units may vary between 1e-9 and 1e-8."""
     values = np.random.default_rng(3).uniform(1e-9, 1e-8, (1, 1000))
-    _, std = BandSums(1000, values.sum(axis=1), (values**2).sum(axis=1)).mean_std()
+    _, std = BandSums.of(values[:, None], np.ones((1, 1000), bool)).mean_std()
     assert std == pytest.approx(values.std(axis=1), rel=1e-6)
 
 
 def test_a_constant_band_is_recognised_in_spite_of_rounding() -> None:
     values = np.full((1, 100_003), 0.1)
-    mean, std = BandSums(values.size, values.sum(axis=1), (values**2).sum(axis=1)).mean_std()
+    mean, std = BandSums.of(values[:, None], np.ones(values.shape, bool)).mean_std()
     assert (mean[0], std) == (pytest.approx(0.1), (1.0,))
 
 

@@ -21,7 +21,7 @@ def bare_scene(window: Window) -> TrainingScene:
 
 
 def survey_of(cell: int, *cells: np.ndarray) -> Survey:
-    return Survey(cell, tuple(np.asarray(grid, np.int64) for grid in cells), (0.0,), (1.0,))
+    return Survey(cell, tuple(np.asarray(grid, np.int64) for grid in cells), (0.0,), (1.0,), ((0.0, 0.0, 0.0),))
 
 
 def uniform(window: Window, cell: int, classes: int = 2) -> np.ndarray:

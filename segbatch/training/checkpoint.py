@@ -1,0 +1,112 @@
+"""What is saved of a training, so that it can go on at the step it was at."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray.train
+
+from segbatch.errors import TrainingError
+from segbatch.models.bundle import Bundle, load_bundle, save_bundle
+from segbatch.training.crew import Crew
+from segbatch.training.learner import Learner
+
+_STATE = "state.pt"
+_COURSE = "course.json"
+BUNDLE = "bundle"
+"""Name of the best model's folder in a checkpoint; absent before the first epoch is over."""
+
+
+@dataclass(slots=True)
+class EpochSums:
+    """Of the steps of an unfinished epoch.
+
+    Args:
+        steps: Steps taken.
+        loss: Sum of their losses.
+        waited: Seconds that the first worker waited for tiles.
+        seconds: Seconds that it took.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    waited: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Course:
+    """What has happened in a training.
+
+    Args:
+        history: A row an epoch.
+        sums: Of the epoch that is not over.
+        best: The best epoch's model; None before the first is over.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: EpochSums = field(default_factory=EpochSums)
+    best: Bundle | None = None
+
+
+def save(learner: Learner, course: Course, crew: Crew, scratch: Path) -> None:
+    """Hand the state to Ray Train, which stores it; every worker must call, the first one brings the files.
+
+    They are written beside Ray Train's own, so that what a killed worker leaves goes when the training is done.
+
+    Raises:
+        TrainingError: The files cannot be written; all workers are told.
+    """
+    folder = scratch / "reported"
+    problem = _write(folder, learner, course) if crew.rank == 0 else ""
+    problem = crew.gathered(problem)[0]
+    try:
+        if problem:
+            raise TrainingError(problem)
+        if crew.rank == 0:
+            checkpoint = ray.train.Checkpoint.from_directory(os.fspath(folder))
+            ray.train.report({"step": learner.step}, checkpoint=checkpoint)
+        else:
+            ray.train.report({"step": learner.step})
+    finally:
+        if crew.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def load(learner: Learner) -> Course | None:
+    """Go on from the last checkpoint; None where there is none."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as name:
+        folder = Path(name)
+        learner.load(folder / _STATE)
+        course = json.loads((folder / _COURSE).read_text())
+        best = load_bundle(folder / BUNDLE) if (folder / BUNDLE).exists() else None
+    return Course(course["history"], EpochSums(**course["sums"]), best)
+
+
+def _write(folder: Path, learner: Learner, course: Course) -> str:
+    """Write the files.
+
+    Returns:
+        What went wrong; empty if nothing did.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        learner.save(folder / _STATE)
+        (folder / _COURSE).write_text(json.dumps({"history": course.history, "sums": asdict(course.sums)}))
+        if course.best is not None:
+            save_bundle(folder / BUNDLE, course.best)
+    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a full disk
+        free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        return (
+            f"The checkpoint of step {learner.step} cannot be written to {folder.parent}: {reason} "
+            f"({free / 1e6:,.0f} MB free). Make room and run the same command again."
+        )
+    return ""
