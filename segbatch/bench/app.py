@@ -7,6 +7,8 @@
     segbatch bench memory --side 100000 --dense 1,10,50
     segbatch bench export --side 16384
     segbatch bench forecast --bundle runs/naip/bundle --scene m_3707504_ne_image.tif
+    segbatch bench train jobs/naip.yaml
+    segbatch bench plain jobs/naip.yaml --bundle runs/naip/bundle --minutes 20
 
 Without --bundle a U-Net of random weights is made, without --scene a landscape is painted. The figures of a machine
 that does something else at the same time are worth nothing.
@@ -30,6 +32,11 @@ Backend = Annotated[
 ]
 Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="As of predict.")]
 Halo = Annotated[str, typer.Option(metavar="auto|N", help="As of predict.")]
+Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration, as training.tile=256."),
+]
 Side = Annotated[int, typer.Option(help="Pixels a side of the square of the scene that is used.")]
 
 
@@ -190,6 +197,43 @@ def forecast(
         lines = compare_forecast(material, folder, engine)
     print_forecast(material, lines)
     write_results(json, "forecast", lines)
+
+
+@app.command()
+def train(
+    config: Config,
+    changes: Set = None,
+    steps: Annotated[int, typer.Option(min=4, help="Optimizer steps of each way.")] = 20,
+    json: Json = None,
+) -> None:
+    """How much of a bare PyTorch loop's speed training keeps; readers against Ray Data."""
+    from segbatch.bench.show import write_results
+    from segbatch.bench.training import measure_training, print_training
+    from segbatch.config import load_config
+
+    with _folder() as folder:
+        result = measure_training(load_config(str(config), changes or []), folder, steps)
+    print_training(result)
+    write_results(json, "train", result)
+
+
+@app.command()
+def plain(
+    config: Config,
+    changes: Set = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="What segbatch train made of CONFIG.")] = None,
+    minutes: Annotated[float, typer.Option(help="That the script trains.")] = 20.0,
+    json: Json = None,
+) -> None:
+    """What training is worth: a plain PyTorch script on the same scenes, for so many minutes."""
+    from segbatch.bench.plain import compare_with_plain, print_scores
+    from segbatch.bench.show import write_results
+    from segbatch.config import load_config
+
+    settings = load_config(str(config), changes or [])
+    scores = compare_with_plain(settings, bundle, minutes)
+    print_scores(settings, scores)
+    write_results(json, "plain", scores)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import TrainingProgress, duration, say
@@ -19,6 +19,10 @@ from segbatch.inference.plan import file_stamp
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
 from segbatch.runtime import Resources, ray_session
+
+if TYPE_CHECKING:
+    from segbatch.training.job import TrainingJob
+    from segbatch.training.survey import Survey, TrainingScene
 
 _HOW_NOT_WHAT = {"max_failures", "use_gpu", "min_workers", "checkpoint_steps"}
 """Settings of the training that may change when it goes on."""
@@ -37,22 +41,17 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         TrainingError: Training failed.
     """
     folder = RunFolder(Path(config.output))
-    scenes: dict[Role, list[OpenScene]] = {
-        "train": open_role(config, "train"),
-        "validate": open_role(config, "validate"),
-    }
-    check_alike(config, [*scenes["train"], *scenes["validate"]])
-    _check_tile(config.training.tile, scenes["train"])
+    scenes = open_training_scenes(config)
     folder.create()
-    starting = _starting_weights(config.model, folder.read().get("training") or {})
-    identity = _fingerprint(config, scenes, starting)
+    starting = starting_weights(config.model, folder.read().get("training") or {})
+    identity = fingerprint(config, scenes, starting)
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
     untrained_card(config)
     folder.refuse_foreign()
     if overwrite:
-        _spare_starting_weights(config.model, folder)
+        spare_starting_weights(config.model, folder)
         folder.clear_training()
     known = {"fingerprint": identity, "state": "running", "starting": starting}
     dumped = config.model_dump(by_alias=True, mode="json")
@@ -77,6 +76,21 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         f"in epoch {best['epoch']}, kept in {folder.bundle}"
     )
     return folder.bundle
+
+
+def open_training_scenes(config: RunConfig) -> dict[Role, list[OpenScene]]:
+    """The scenes to learn from and to validate with, checked.
+
+    Raises:
+        InputError: Something about them does not fit.
+    """
+    scenes: dict[Role, list[OpenScene]] = {
+        "train": open_role(config, "train"),
+        "validate": open_role(config, "validate"),
+    }
+    check_alike(config, [*scenes["train"], *scenes["validate"]])
+    _check_tile(config.training.tile, scenes["train"])
+    return scenes
 
 
 def untrained_card(config: RunConfig) -> Card:
@@ -135,7 +149,7 @@ def _check_tile(tile: int, scenes: Sequence[OpenScene]) -> None:
         )
 
 
-def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
+def fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
     """What decides the bundle."""
     settings = config.training.model_dump(mode="json", exclude=_HOW_NOT_WHAT)
     described: list[Any] = [
@@ -157,7 +171,7 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], startin
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
+def starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     """What tells the files that the weights come from apart from later ones of the same name.
 
     Of a training that has begun already it is in run.json: the files may be gone by now.
@@ -179,7 +193,7 @@ def _starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _spare_starting_weights(model: Model, folder: RunFolder) -> None:
+def spare_starting_weights(model: Model, folder: RunFolder) -> None:
     """Refuse to throw away what the next training is to start from."""
     for path in (model.weights, model.init):
         if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(folder.path.resolve()):
@@ -226,6 +240,67 @@ def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, 
     return listen
 
 
+def training_scenes(config: RunConfig, scenes: Sequence[OpenScene]) -> "tuple[TrainingScene, ...]":
+    """Scenes as training takes them."""
+    from segbatch.training.survey import TrainingScene
+
+    return tuple(
+        TrainingScene(
+            id=ref.id,
+            image=ref.image,
+            label=ref.label or "",
+            bands=info.select_bands(config.scenes.bands),
+            window=ref.crop(info.width, info.height),
+            nodata=config.scenes.nodata,
+        )
+        for ref, info in scenes
+    )
+
+
+def tell_classes(config: RunConfig, survey: "Survey") -> None:
+    """Say how much there is of each class."""
+    found = survey.class_pixels
+    total = int(found.sum())
+    names = config.class_table().names
+    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(names, found, strict=True))
+    say(f"{total:,} labelled pixels: {shares}")
+    absent = [name for name, count in zip(names, found, strict=True) if not count]
+    if absent:
+        say(f"No training pixel is {' or '.join(absent)}: the model cannot learn what it never sees.")
+
+
+def make_job(config: RunConfig, scenes: dict[Role, list[OpenScene]], survey: "Survey", threads: int) -> "TrainingJob":
+    """What the workers need to know.
+
+    Args:
+        config: The run's.
+        scenes: For training and validation.
+        survey: Of the training scenes, in cells of half a tile.
+        threads: Of each worker.
+    """
+    from segbatch.training.job import TrainingJob
+
+    settings = config.training
+    train_scenes = training_scenes(config, scenes["train"])
+    area = sum(scene.window.area for scene in train_scenes)
+    first = scenes["train"][0][1]
+    bands = first.select_bands(config.scenes.bands)
+    return TrainingJob(
+        classes=config.class_table(),
+        label_map=config.label_map(),
+        train=train_scenes,
+        validate=training_scenes(config, scenes["validate"]),
+        survey=survey,
+        band_names=tuple(first.band_names[band - 1] for band in bands),
+        bands=bands if config.scenes.bands else None,
+        dtype=first.dtype,
+        model=_absolute(config.model),
+        settings=settings,
+        steps_per_epoch=settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size))),
+        threads=threads,
+    )
+
+
 def _fit(
     config: RunConfig,
     folder: RunFolder,
@@ -233,56 +308,18 @@ def _fit(
     identity: str,
     resources: Resources,
 ) -> None:
-    from segbatch.training.job import TrainingJob
-    from segbatch.training.survey import TrainingScene
     from segbatch.training.trainer import Workers, fit, survey_scenes
 
     settings = config.training
-    train_scenes, validate_scenes = (
-        tuple(
-            TrainingScene(
-                id=ref.id,
-                image=ref.image,
-                label=ref.label or "",
-                bands=info.select_bands(config.scenes.bands),
-                window=ref.crop(info.width, info.height),
-                nodata=config.scenes.nodata,
-            )
-            for ref, info in scenes[role]
-        )
-        for role in ("train", "validate")
-    )
-    label_map, classes = config.label_map(), config.class_table()
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
     cpus = resources.cpus_for(settings.workers, use_gpu)
-    survey = survey_scenes(train_scenes, settings.tile // 2, label_map, folder.training / "survey.npz")
-    found = survey.class_pixels
-    total = int(found.sum())
-    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(classes.names, found, strict=True))
-    say(f"{total:,} labelled pixels: {shares}")
-    absent = [name for name, count in zip(classes.names, found, strict=True) if not count]
-    if absent:
-        say(f"No training pixel is {' or '.join(absent)}: the model cannot learn what it never sees.")
-    area = sum(scene.window.area for scene in train_scenes)
-    steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
-    first = scenes["train"][0][1]
-    job = TrainingJob(
-        classes=classes,
-        label_map=label_map,
-        train=train_scenes,
-        validate=validate_scenes,
-        survey=survey,
-        band_names=tuple(first.band_names[band - 1] for band in first.select_bands(config.scenes.bands)),
-        bands=first.select_bands(config.scenes.bands) if config.scenes.bands else None,
-        dtype=first.dtype,
-        model=_absolute(config.model),
-        settings=settings,
-        steps_per_epoch=steps,
-        threads=cpus,
-    )
+    train_scenes = training_scenes(config, scenes["train"])
+    survey = survey_scenes(train_scenes, settings.tile // 2, config.label_map(), folder.training / "survey.npz")
+    tell_classes(config, survey)
+    job = make_job(config, scenes, survey, cpus)
     say(
-        f"Training {config.model.architecture} with {config.model.encoder}: {settings.epochs} epochs of {steps} "
-        f"steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
+        f"Training {config.model.architecture} with {config.model.encoder}: {settings.epochs} epochs of "
+        f"{job.steps_per_epoch} steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
         + ("a GPU each" if use_gpu else f"{cpus} CPU{'s' if cpus > 1 else ''} each")
     )
     fit(
@@ -291,5 +328,5 @@ def _fit(
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),
-        _listener(folder, classes.names),
+        _listener(folder, job.classes.names),
     )

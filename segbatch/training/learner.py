@@ -36,6 +36,10 @@ class Learner:
         survey: Statistics of the bands over the training scenes.
         device: Where the model is.
         worker: Index of this worker and their number.
+
+    Attributes:
+        step: Steps taken.
+        autocast: Context in which the model runs.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Learner:
         self._average = (
             AveragedModel(bare, multi_avg_fn=_moving_average(settings.ema), use_buffers=True) if settings.ema else None
         )
-        self._autocast = torch.autocast(
+        self.autocast = torch.autocast(
             device.type,
             dtype=torch.bfloat16,
             enabled=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device)),
@@ -175,7 +179,7 @@ class Learner:
         return copy.deepcopy(self.kept).cpu().eval()
 
     def _loss_of(self, model: torch.nn.Module, pixels: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        with self._autocast:
+        with self.autocast:
             logits = model(pixels)
         return self._loss(logits.float(), label)
 
