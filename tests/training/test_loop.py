@@ -1,6 +1,7 @@
 """What the workers of a training do together, and what the first one does when the last epoch is over."""
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -217,7 +218,7 @@ def course(report: Path | None) -> tuple[Any, ...]:
         state["step"],
         history,
         (kept["sums"]["steps"], kept["sums"]["loss"]),
-        {name: value.tolist() for name, value in tensors.items()},
+        {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in tensors.items()},
     )
 
 
