@@ -69,7 +69,7 @@ class SceneArea:
             return np.zeros(shape, bool)
         if self.covers(window):
             return np.ones(shape, bool)
-        return _scan(_opened(self.wkb).edges, window)
+        return scan(_opened(self.wkb).edges, window)
 
 
 def outline(window: Window) -> "Geometry":
@@ -79,7 +79,7 @@ def outline(window: Window) -> "Geometry":
     return shapely.box(window.col_off, window.row_off, window.col_end, window.row_end)
 
 
-def edges_of(geometry: "Geometry") -> NDArray[np.float64]:
+def edges_of(geometry: "Geometry | NDArray[np.object_]") -> NDArray[np.float64]:
     """Edges of all outlines as x0, y0, x1, y1, each from its smaller y on: an edge that polygons share is one edge."""
     import shapely
 
@@ -103,11 +103,16 @@ def _opened(wkb: bytes) -> _Opened:
     return _Opened(geometry, edges_of(geometry))
 
 
-def _scan(edges: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
-    """The even-odd rule at pixel centres: along a row, each edge that is passed turns outside into inside or back.
+def scan(edges: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
+    """Which pixels of a window have their centres inside outlines, (height, width).
 
-    GDAL's rasteriser counts coordinates from the window's corner, so that rounding decides differently in different
-    windows where a centre lies on an edge. Here an edge meets a row at a column that depends on these two alone.
+    The even-odd rule: along a row, each edge that is passed turns outside into inside or back. GDAL's rasteriser counts
+    coordinates from the window's corner, so that rounding decides differently in different windows where a centre
+    lies on an edge. Here an edge meets a row at a column that depends on these two alone.
+
+    Args:
+        edges: As `edges_of` gives them.
+        window: Pixels.
     """
     near = (edges[:, 1] < window.row_end) & (edges[:, 3] > window.row_off)
     edges = edges[near & (edges[:, [0, 2]].min(axis=1) < window.col_end)]
