@@ -133,7 +133,7 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], startin
         starting,
         settings,
         config.class_table().to_json(),
-        config.label_map().values,
+        config.label_map().identity,
         config.scenes.bands,
         config.scenes.nodata,
         {

@@ -99,9 +99,7 @@ def _check_degrees(file: PolygonFile, polygons: Polygons) -> None:
         )
 
 
-def _reprojected(
-    file: PolygonFile, polygons: Polygons, scene: SceneInfo, source: "CRS", target: "CRS"
-) -> Polygons:
+def _reprojected(file: PolygonFile, polygons: Polygons, scene: SceneInfo, source: "CRS", target: "CRS") -> Polygons:
     import shapely
     from rasterio._err import CPLE_BaseError  # rasterio has no public name for what a failed transform raises
     from rasterio.errors import CRSError, RasterioError

@@ -33,6 +33,7 @@ class PolygonFile:
         attributes: Names of the layer's attributes.
         features: How many there are, or -1 where that takes reading them.
         indexed: Whether what lies in a rectangle is found without reading the rest.
+        version: Tells files of the same path apart that are not the same.
     """
 
     path: str
@@ -43,9 +44,10 @@ class PolygonFile:
     attributes: tuple[str, ...]
     features: int
     indexed: bool
+    version: Any = None
 
 
-def open_polygons(path: str, what: str) -> PolygonFile:
+def open_polygons(path: str, what: str, version: Any = None) -> PolygonFile:
     """Look into a GeoJSON, GeoPackage, Shapefile or any other format of GDAL's.
 
     Raises:
@@ -73,6 +75,7 @@ def open_polygons(path: str, what: str) -> PolygonFile:
         attributes=tuple(str(name) for name in info["fields"]),
         features=int(info["features"]),
         indexed=bool(info["capabilities"]["fast_spatial_filter"]),
+        version=version,
     )
 
 
@@ -83,52 +86,47 @@ def read_features(
 
     Args:
         file: The file.
-        columns: Attributes to read.
+        columns: Attributes to read, in the file's order.
         bounds: Only features around this rectangle, in the units of the file's CRS; longitudes may differ by whole
             turns.
 
     Raises:
         InputError: The file is damaged.
     """
-    import pyogrio
     import shapely
-    from pyogrio.errors import DataLayerError, DataSourceError
-    from rasterio.crs import CRS
 
-    options = {"layer": file.layer, "columns": list(columns), "force_2d": True}
-    turns = (-360, 0, 360) if file.crs and CRS.from_wkt(file.crs).is_geographic else (0,)
-    boxes = [None if bounds is None else (bounds[0] + turn, bounds[1], bounds[2] + turn, bounds[3]) for turn in turns]
-    ids, geometries, fields = [], [], []
-    try:
-        for box in boxes if bounds is not None else boxes[:1]:
-            _, fids, wkb, found = pyogrio.raw.read(file.path, bbox=box, return_fids=True, **options)
-            ids.append(fids)
-            geometries.append(shapely.from_wkb(wkb, on_invalid="fix"))  # GDAL lets outlines pass that are not closed
-            fields.append(found)
-    except (DataSourceError, DataLayerError, shapely.GEOSException) as error:
-        raise _unreadable(file.path, file.what, error) from error
-    _, first = np.unique(np.concatenate(ids), return_index=True)
     if bounds is None:
-        first = np.arange(len(ids[0]))  # as they come: ids need not be in order, nor unique
-    read = np.concatenate(geometries)[first]
-    if not np.isfinite(shapely.get_coordinates(read)).all():
+        _, geometries, fields = _read(file, columns)
+    else:
+        found = [_read(file, columns, box) for box in _turned(file, bounds)]
+        _, first = np.unique(np.concatenate([ids for ids, _, _ in found]), return_index=True)
+        geometries = np.concatenate([geometries for _, geometries, _ in found])[first]
+        fields = [np.concatenate(parts)[first] for parts in zip(*(fields for _, _, fields in found), strict=True)]
+    if not np.isfinite(shapely.get_coordinates(geometries)).all():
         raise InputError(f"{file.what} {file.path} has a coordinate that is not a finite number; draw it anew.")
-    return read, [np.concatenate(values)[first] for values in zip(*fields, strict=True)]
+    return geometries, fields
 
 
 def read_attributes(file: PolygonFile, columns: Sequence[str]) -> list[NDArray[Any]]:
     """Attributes of all features, one array each.
 
+    Args:
+        file: The file.
+        columns: Attributes to read, in the file's order.
+
     Raises:
         InputError: The file is damaged.
     """
-    import pyogrio
-    from pyogrio.errors import DataLayerError, DataSourceError
+    return _read(file, columns, geometry=False)[2]
 
-    try:
-        return list(pyogrio.raw.read(file.path, layer=file.layer, columns=list(columns), read_geometry=False)[3])
-    except (DataSourceError, DataLayerError) as error:
-        raise _unreadable(file.path, file.what, error) from error
+
+def touches(file: PolygonFile, bounds: Bounds) -> bool:
+    """Whether a feature lies around a rectangle, in the units of the file's CRS; geometries are not read.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    return any(len(_read(file, (), box, geometry=False, most=1)[0]) for box in _turned(file, bounds))
 
 
 def polygons_among(geometries: Polygons) -> tuple[Polygons, NDArray[np.intp]]:
@@ -159,6 +157,45 @@ def united(geometries: Any) -> "Geometry":
     import shapely
 
     return shapely.union_all(polygons_among(np.atleast_1d(np.asarray(geometries, object)))[0])
+
+
+def _read(
+    file: PolygonFile,
+    columns: Sequence[str],
+    box: Bounds | None = None,
+    geometry: bool = True,
+    most: int | None = None,
+) -> tuple[NDArray[np.int64], Polygons, list[NDArray[Any]]]:
+    """Ids, geometries (none unless asked for) and attributes of features."""
+    import pyogrio
+    import shapely
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    try:
+        _, ids, wkb, fields = pyogrio.raw.read(
+            file.path,
+            layer=file.layer,
+            columns=list(columns),
+            read_geometry=geometry,
+            force_2d=True,
+            bbox=box,
+            max_features=most,
+            return_fids=True,
+        )
+        # GDAL lets outlines pass that are not closed.
+        geometries = shapely.from_wkb(wkb, on_invalid="fix") if geometry else np.empty(0, object)
+    except (DataSourceError, DataLayerError, shapely.GEOSException) as error:
+        raise _unreadable(file.path, file.what, error) from error
+    return ids, geometries, list(fields)
+
+
+def _turned(file: PolygonFile, bounds: Bounds) -> list[Bounds]:
+    """A rectangle, and of longitudes the same a turn to the west and to the east."""
+    from rasterio.crs import CRS
+
+    left, bottom, right, top = bounds
+    turns = (-360, 0, 360) if file.crs is not None and CRS.from_wkt(file.crs).is_geographic else (0,)
+    return [(left + turn, bottom, right + turn, top) for turn in turns]
 
 
 def _polygon_layer(path: str, what: str, layers: NDArray[np.object_]) -> str:
