@@ -91,16 +91,21 @@ def label_key(value: Any) -> int | str | None:
     Returns:
         None for what is no value: nothing, blank text, an object without a name.
     """
+    found = label_text(value)
+    return int(found) if _WHOLE_NUMBER.fullmatch(found) else found.casefold() or None
+
+
+def label_text(value: Any) -> str:
+    """A label value as people know it; empty for what is none."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with suppress(ValueError):
             found = json.loads(value)
             value = found.get("name") or ": ".join(map(str, found.get("names") or ()))  # of QuPath's derived classes
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
-        return None
+        return ""
     if isinstance(value, bool | np.bool_) or (isinstance(value, float | np.floating) and float(value).is_integer()):
-        return int(value)
-    text = str(value).strip()
-    return int(text) if _WHOLE_NUMBER.fullmatch(text) else text.casefold() or None
+        return str(int(value))
+    return str(value).strip()
 
 
 def check_label_value(value: Any) -> int | str:

@@ -298,7 +298,7 @@ class ClassFile(_Section):
             for key in values:
                 check_label_value(key)
         except InputError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).removeprefix("label_values: ")) from error
         numbers = {key: label_key(key) for key in values if isinstance(key, str)}
         return {number if isinstance(number := numbers.get(key), int) else key: name for key, name in values.items()}
 

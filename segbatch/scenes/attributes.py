@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbatch.classes import IGNORE_INDEX, LabelMap, label_key
+from segbatch.classes import IGNORE_INDEX, LabelMap, label_key, label_text
 from segbatch.errors import InputError
 from segbatch.scenes.polygons import PolygonFile, read_attributes
 
@@ -105,18 +105,13 @@ def _read(file: PolygonFile, names: Iterable[str]) -> dict[str, _Values]:
     for name, column in zip(wanted, read_attributes(file, wanted), strict=True):
         distinct = set(column.tolist()) if column.dtype != object or _is_flat(column) else set()
         if len(distinct) <= _MOST_VALUES:
-            found[name] = {key: _shown(value, key) for value in distinct if (key := label_key(value)) is not None}
+            found[name] = {key: label_text(value) for value in distinct if (key := label_key(value)) is not None}
     return found
 
 
 def _is_flat(column: NDArray[np.object_]) -> bool:
     """Whether the values are single ones, not lists of them."""
     return all(value is None or isinstance(value, str | int | float) for value in column[:1000].tolist())
-
-
-def _shown(value: Any, key: int | str) -> str:
-    text = str(value).strip()
-    return str(key) if isinstance(key, int) or text.startswith("{") else text
 
 
 def _described(name: str, values: _Values) -> str:

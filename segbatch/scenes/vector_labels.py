@@ -130,16 +130,20 @@ def check_vector_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> str:
     else:
         drawing = _draw_whole(source, scene)
         found, left_out = bool(len(drawing.polygons)), drawing.left_out
+    lacking = (
+        "without area" if source.naming.attribute is None else f"without area or without {source.naming.attribute}"
+    )
     if not found and label_map.background is None:
+        if left_out == file.features:
+            raise InputError(
+                f"Label {uri}: all of its {left_out} features are {lacking}. Draw polygons, each with a class."
+            )
         raise InputError(f"Label {uri} lies elsewhere than its scene {scene.uri}: no pixel of it has a label.")
     notes = []
     if not found:
         notes.append(f"No polygon of label {uri} lies on its scene {scene.uri}: all of it is background.")
     if left_out:
-        why = (
-            "without area" if source.naming.attribute is None else f"without area or without {source.naming.attribute}"
-        )
-        notes.append(f"Label {uri}: {left_out} feature{'s' if left_out > 1 else ''} {why} left out.")
+        notes.append(f"Label {uri}: {left_out} feature{'s' if left_out > 1 else ''} {lacking} left out.")
     return "\n".join(notes)
 
 
