@@ -79,13 +79,19 @@ def outline(window: Window) -> "Geometry":
     return shapely.box(window.col_off, window.row_off, window.col_end, window.row_end)
 
 
-def edges_of(geometry: "Geometry | NDArray[np.object_]") -> NDArray[np.float64]:
-    """Edges of all outlines as x0, y0, x1, y1, each from its smaller y on: an edge that polygons share is one edge."""
+def edges_of(geometries: "Geometry | NDArray[np.object_]") -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Edges of all outlines as x0, y0, x1, y1, and the index of the geometry of each, in order.
+
+    Each goes from its smaller y on: an edge that polygons share is one edge.
+    """
     import shapely
 
-    points, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(geometry)), return_index=True)
-    edges = np.hstack([points[:-1], points[1:]])[ring[:-1] == ring[1:]]
-    return np.where(edges[:, 1:2] <= edges[:, 3:4], edges, edges[:, [2, 3, 0, 1]])
+    parts, geometry = shapely.get_parts(geometries, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    inner = ring[:-1] == ring[1:]
+    edges = np.hstack([points[:-1], points[1:]])[inner]
+    return np.where(edges[:, 1:2] <= edges[:, 3:4], edges, edges[:, [2, 3, 0, 1]]), geometry[part[ring[:-1][inner]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def _opened(wkb: bytes) -> _Opened:
 
     geometry = shapely.from_wkb(wkb)
     shapely.prepare(geometry)
-    return _Opened(geometry, edges_of(geometry))
+    return _Opened(geometry, edges_of(geometry)[0])
 
 
 def scan(edges: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:

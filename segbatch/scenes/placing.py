@@ -115,7 +115,7 @@ def _reprojected(file: PolygonFile, polygons: Polygons, scene: SceneInfo, source
             f"{file.what} {file.path} cannot be brought into the CRS of the scene {scene.uri} "
             f"({shorten(str(error), 100)}). Draw it in that CRS, and no farther from the scene than the CRS reaches."
         ) from error
-    x0, _, x1, _ = edges_of(moved).T
+    x0, _, x1, _ = edges_of(moved)[0].T
     if target.is_geographic and (np.abs(x1 - x0) > 180).any():
         raise InputError(
             f"{file.what} {file.path} goes across the 180th meridian or a pole, where the map of the scene "

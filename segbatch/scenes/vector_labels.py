@@ -1,9 +1,9 @@
 """Labels that are polygons: burned as class ids where and when they are read."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,8 @@ from segbatch.geometry import Window
 from segbatch.scenes.area import edges_of, outline, scan
 from segbatch.scenes.attributes import Naming, find_classes
 from segbatch.scenes.placing import bounds_of, check_maps, in_pixels
-from segbatch.scenes.polygons import PolygonFile, Polygons, open_polygons, polygons_among, read_features, touches
+from segbatch.scenes.polygons import PolygonFile, open_polygons, polygons_among, read_features, touches
 from segbatch.scenes.scene import SceneInfo
-
-if TYPE_CHECKING:
-    from shapely import STRtree
 
 _MOST_IN_MEMORY = 50_000
 """Features of a file that are kept; of one with more, each window reads its own, if the file has an index."""
@@ -49,38 +46,37 @@ class _Drawing:
     """Polygons in pixels of a scene in the order of drawing: the largest first, of equals the first in the file.
 
     Args:
-        polygons: One part each.
         ids: Class id of each, uint8; `IGNORE_INDEX` for those that stand for no class.
-        tree: Finds those near a window.
+        edges: Of all, (edges, 4), as `edges_of` gives them.
+        ends: Where each one's edges end.
+        bounds: Of each: left, top, right, bottom.
         left_out: Features that are not drawn, because they have no area or no value.
     """
 
-    polygons: Polygons
     ids: NDArray[np.uint8]
-    tree: "STRtree"
+    edges: NDArray[np.float64]
+    ends: NDArray[np.intp]
+    bounds: NDArray[np.float64]
     left_out: int
 
     def burn(self, window: Window, background: int) -> NDArray[np.uint8]:
         """Class ids of a window, (height, width); the same for a pixel in whichever window it is."""
-        import shapely
-
         ids = np.full((window.height, window.width), background, np.uint8)
-        near = np.sort(self.tree.query(outline(window)))
-        edges = shapely.bounds(self.polygons[near])
-        starts, ends = np.floor(edges[:, :2]).astype(np.int64), np.ceil(edges[:, 2:]).astype(np.int64)
-        for index, (col, row), (width, height) in zip(near, starts, np.maximum(ends - starts, 1), strict=True):
-            part = Window(int(col), int(row), int(width), int(height)).intersection(window)
+        left, top, right, bottom = self.bounds.T
+        near = np.flatnonzero(
+            (right > window.col_off) & (left < window.col_end) & (bottom > window.row_off) & (top < window.row_end)
+        )
+        for index in near.tolist():
+            part = _around(self.bounds[index]).intersection(window)
             if part is not None:
-                inside = scan(edges_of(self.polygons[index]), part)
-                ids[part.relative_to(window).slices][inside] = self.ids[index]
+                own = slice(self.ends[index - 1] if index else 0, self.ends[index])
+                ids[part.relative_to(window).slices][scan(self.edges[own], part)] = self.ids[index]
         return ids
 
     def shrunk(self, across: float, down: float) -> "_Drawing":
         """The same on coarser pixels."""
-        import shapely
-
-        polygons = shapely.transform(self.polygons, lambda xy: xy * (across, down))
-        return _Drawing(polygons, self.ids, shapely.STRtree(polygons), self.left_out)
+        scale = np.array([across, down, across, down])
+        return replace(self, edges=self.edges * scale, bounds=self.bounds * scale)
 
 
 class VectorLabel:
@@ -129,7 +125,7 @@ def check_vector_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> str:
         found = bounds is None or touches(file, bounds)
     else:
         drawing = _draw_whole(source, scene)
-        found, left_out = bool(len(drawing.polygons)), drawing.left_out
+        found, left_out = bool(len(drawing.ids)), drawing.left_out
     lacking = (
         "without area" if source.naming.attribute is None else f"without area or without {source.naming.attribute}"
     )
@@ -193,4 +189,15 @@ def _draw(source: _Source, scene: SceneInfo, window: Window) -> _Drawing:
     pixels = in_pixels(file, parts[order], scene)
     kept = ~shapely.is_empty(pixels) & shapely.intersects(pixels, outline(window))
     pixels = pixels[kept]
-    return _Drawing(pixels, ids[order][kept].astype(np.uint8), shapely.STRtree(pixels), int((~drawn).sum()))
+    edges, owner = edges_of(pixels)
+    ends = np.cumsum(np.bincount(owner, minlength=len(pixels)))
+    return _Drawing(
+        ids[order][kept].astype(np.uint8), edges, ends, shapely.bounds(pixels), left_out=int((~drawn).sum())
+    )
+
+
+def _around(bounds: NDArray[np.float64]) -> Window:
+    """The pixels that bounds touch."""
+    left, top = np.floor(bounds[:2]).astype(int).tolist()
+    right, bottom = np.ceil(bounds[2:]).astype(int).tolist()
+    return Window(left, top, max(1, right - left), max(1, bottom - top))
