@@ -1,6 +1,6 @@
 """Which attribute of polygons says what class they are, and of which class each is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,53 +58,58 @@ def find_classes(file: PolygonFile, label_map: LabelMap) -> Naming:
         if label_map.background is None:
             raise InputError(f"Label {file.path} holds nothing. Where all is background, say so with label_background.")
         return Naming(None, pairs, label_map.background)
-    wanted = label_map.attribute
-    if wanted is not None and wanted not in file.attributes:
-        raise InputError(f"Label {file.path} has no attribute {wanted!r}; its attributes: {_names(file.attributes)}.")
-    if (
-        wanted is None
-        and _QUPATH in file.attributes
-        and ids.keys() & (values := _read(file, [_QUPATH]))[_QUPATH].keys()
-    ):
-        wanted = _QUPATH
+    given = label_map.attribute
+    if given is not None and given not in file.attributes:
+        raise InputError(f"Label {file.path} has no attribute {given!r}; its attributes: {_names(file.attributes)}.")
+    for names, most in [([given], None)] if given else [([_QUPATH], None), (file.attributes, _MOST_VALUES)]:
+        values = _read(file, names, most)
+        found = _only_known(file, values, ids)
+        if found is not None:
+            break
     else:
-        values = _read(file, file.attributes if wanted is None else [wanted])
-    if wanted is None:
-        known = [name for name, found in values.items() if ids.keys() & found.keys()]
-        best = [name for name in known if not found_others(values[name], ids)] or known
-        if len(best) > 1:
-            raise InputError(
-                f"Label {file.path}: values of several attributes stand for classes: "
-                f"{'; '.join(_described(name, values[name]) for name in best)}. Say with label_attribute which to take."
-            )
-        wanted = best[0] if best else None
-    if wanted is None and strict and label_map.num_classes == 2 and label_map.background is not None:
-        return Naming(None, pairs, 1 - label_map.background)
-    if wanted is None or not ids.keys() & values[wanted].keys():
-        held = "; ".join(_described(name, found) for name, found in list(values.items())[:6])
+        if given is None and strict and label_map.num_classes == 2 and label_map.background is not None:
+            return Naming(None, pairs, 1 - label_map.background)
+        held = "; ".join(_described(name, known) for name, known in list(values.items())[:6])
         raise InputError(
             f"Label {file.path}: no value of an attribute stands for a class. It has {held or 'no attributes'}. "
             f"{_way_out(label_map)}"
         )
-    others = found_others(values[wanted], ids)
+    others = _others(values[found], ids)
     if strict and others:
         raise InputError(
-            f"Label {file.path} has values of {wanted!r} without a class: {_names(others, 8)}. {_way_out(label_map)}"
+            f"Label {file.path} has values of {found!r} without a class: {_names(others, 8)}. {_way_out(label_map)}"
         )
-    return Naming(wanted, pairs)
+    return Naming(found, pairs)
 
 
-def found_others(values: _Values, ids: dict[int | str, int]) -> list[str]:
+def _only_known(file: PolygonFile, values: dict[str, _Values], ids: dict[int | str, int]) -> str | None:
+    """The only attribute of which all values are known, or else the only one of which some are; None if there is none.
+
+    Raises:
+        InputError: There are several.
+    """
+    known = [name for name, found in values.items() if ids.keys() & found.keys()]
+    best = [name for name in known if not _others(values[name], ids)] or known
+    if len(best) > 1:
+        raise InputError(
+            f"Label {file.path}: values of several attributes stand for classes: "
+            f"{'; '.join(_described(name, values[name]) for name in best)}. Say with label_attribute which to take."
+        )
+    return best[0] if best else None
+
+
+def _others(values: _Values, ids: dict[int | str, int]) -> list[str]:
     """Values that stand for no class, as the file has them, sorted."""
     return sorted(text for key, text in values.items() if key not in ids)
 
 
-def _read(file: PolygonFile, names: Iterable[str]) -> dict[str, _Values]:
-    wanted = [name for name in file.attributes if name in set(names)]  # in the order in which they come
+def _read(file: PolygonFile, names: Sequence[str], most: int | None) -> dict[str, _Values]:
+    """The values of some attributes, without those that have more of them than ``most``."""
+    wanted = [name for name in file.attributes if name in names]  # in the order in which they come
     found: dict[str, _Values] = {}
-    for name, column in zip(wanted, read_attributes(file, wanted), strict=True):
+    for name, column in zip(wanted, read_attributes(file, wanted) if wanted else (), strict=True):
         distinct = set(column.tolist()) if column.dtype != object or _is_flat(column) else set()
-        if len(distinct) <= _MOST_VALUES:
+        if most is None or len(distinct) <= most:
             found[name] = {key: label_text(value) for value in distinct if (key := label_key(value)) is not None}
     return found
 

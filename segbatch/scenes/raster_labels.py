@@ -162,7 +162,7 @@ def _coding(reader: "RasterScene", label_map: LabelMap) -> _Coding:
         raise InputError(f"Label {uri} holds {label.dtype}; class labels are whole numbers.")
     if len(bands) == 1:
         values, palette = label_map.of_values, None
-        if values.pairs is None and label_map.of_colors.pairs and label_map.has_colors:
+        if values.pairs is None and label_map.has_colors:
             palette = reader.palette()
         if palette is not None:
             by_color = dict(label_map.of_colors.pairs or ())

@@ -134,7 +134,8 @@ def check_vector_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> str:
             raise InputError(
                 f"Label {uri}: all of its {left_out} features are {lacking}. Draw polygons, each with a class."
             )
-        raise InputError(f"Label {uri} lies elsewhere than its scene {scene.uri}: no pixel of it has a label.")
+        taken = "" if scene.crs else " Its coordinates are taken for pixels, since the scene has no map."
+        raise InputError(f"Label {uri} lies elsewhere than its scene {scene.uri}: no pixel of it has a label.{taken}")
     notes = []
     if not found:
         notes.append(f"No polygon of label {uri} lies on its scene {scene.uri}: all of it is background.")

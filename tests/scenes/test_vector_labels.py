@@ -5,6 +5,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from shapely import Geometry, LineString, MultiPolygon, Point, Polygon, box
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
-from segbatch.scenes import LabelReader, SceneInfo, check_label, vector_labels
+from segbatch.scenes import LabelReader, SceneInfo, attributes, check_label, vector_labels
 from segbatch.scenes.labels import is_vector
 
 UTM = "EPSG:26918"
@@ -285,6 +286,24 @@ def test_the_attribute_is_found_by_its_values(tmp_path: Path) -> None:
     assert (found[10, 10], found[10, 40], found[40, 10]) == (2, 1, 255)
 
 
+def test_an_attribute_of_too_many_values_is_taken_only_if_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributes, "_MOST_VALUES", 2)
+    path = ogr(
+        tmp_path / "a.gpkg", [box(0, 0, 9, 9), box(20, 0, 30, 9), box(0, 20, 9, 30)], None, id=[1, 2, 3], b=[1, 1, 2]
+    )
+    label_map = LabelMap.from_names({1: "town", 2: "forest", 3: "Water"}, CLASSES)
+    assert burned(path, label_map=label_map)[25, 5] == 1
+    assert burned(path, label_map=replace(label_map, attribute="id"))[25, 5] == 0
+
+
+def test_lists_are_no_values(tmp_path: Path) -> None:
+    path = geojson(tmp_path / "a.geojson", [(box(0, 0, 9, 9), {"tags": ["town", "x"], "kind": "town"})])
+    assert burned(path)[5, 5] == 2
+    assert "tags (without values)" in refusal(path, label_map=replace(BY_NAME, attribute="tags"))
+
+
 def test_values_without_a_class_are_an_error_unless_values_are_given(tmp_path: Path) -> None:
     path = named(tmp_path / "a.geojson", [(box(0, 0, 40, 40), "FOREST "), (box(5, 5, 9, 9), "swamp")])
     message = refusal(path)
@@ -328,7 +347,10 @@ def test_one_class_beside_the_background_needs_no_attribute(tmp_path: Path) -> N
 
 def test_a_label_elsewhere_is_refused_or_all_background(tmp_path: Path) -> None:
     path = named(tmp_path / "a.geojson", [(box(100, 100, 120, 120), "forest")])
-    assert "lies elsewhere than its scene scene.tif: no pixel of it has a label" in refusal(path)
+    assert (
+        "lies elsewhere than its scene scene.tif: no pixel of it has a label. Its coordinates are taken for pixels"
+        in refusal(path)
+    )
     background = LabelMap.from_names(None, CLASSES, background="town")
     assert "all of it is background" in check_label(MICROGRAPH, path, background)
     assert (burned(path, label_map=background) == 2).all()
