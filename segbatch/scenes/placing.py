@@ -71,13 +71,14 @@ def check_maps(file: PolygonFile, scene: SceneInfo) -> None:
 
 
 def bounds_of(file: PolygonFile, scene: SceneInfo, window: Window) -> Bounds | None:
-    """Bounds around a window in the units of a file's CRS, or None where that CRS cannot express them all."""
+    """Bounds around a window in the units of a file's CRS, or None where that CRS cannot express the whole scene."""
     from rasterio.crs import CRS
 
     if scene.crs is None or file.crs is None:
         return window.col_off, window.row_off, window.col_end, window.row_end
     source, target = CRS.from_wkt(file.crs), CRS.from_wkt(scene.crs)
-    found = _bounds_in(source, scene, target, window)
+    # Where the scene as a whole has no bounds, edges bend as finely as all the polygons read ask for.
+    found = _bounds_in(source, scene, target, window) if _bounds_in(source, scene, target, scene.window) else None
     return None if found is None else _wider(found)
 
 

@@ -142,14 +142,12 @@ def polygons_among(geometries: Polygons) -> tuple[Polygons, NDArray[np.intp]]:
         index = index[inner]
     areal = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
     parts, index = parts[areal], index[areal]
-    if shapely.is_valid(parts).all():
-        keep = ~shapely.is_empty(parts)
-        return parts[keep], index[keep]
+    broken = ~shapely.is_valid(parts)
     # The default method would turn what a self-overlapping outline covers twice into a hole.
-    parts, inner = shapely.get_parts(
-        shapely.make_valid(parts, method="structure", keep_collapsed=False), return_index=True
-    )
-    return parts, index[inner]
+    parts[broken] = shapely.make_valid(parts[broken], method="structure", keep_collapsed=False)
+    parts, inner = shapely.get_parts(parts, return_index=True)
+    kept = ~shapely.is_empty(parts)
+    return parts[kept], index[inner][kept]
 
 
 def united(geometries: Any) -> "Geometry":
