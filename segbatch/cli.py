@@ -259,7 +259,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(metavar="DIR", parser=_folder, help="Folder of the report.")],
     classes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML with classes (and label_values), as in a configuration. "
+        typer.Option(metavar="FILE", help="YAML with classes (and label_values, ...), as in a configuration. "
                      "Default: the class mask's own."),
     ] = None,
     engine: Engine = None,

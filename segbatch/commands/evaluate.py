@@ -58,7 +58,7 @@ def evaluate(
         labels: One for each, in the same order.
         folder: Where the report goes.
         classes: The class table; None to take the one in the first class mask.
-        label_map: From label values to class ids; None where they are class ids.
+        label_map: From what labels hold to class ids; None where nothing was said of them.
         engine: ray or inline.
         address: Of the Ray cluster.
 
@@ -71,7 +71,7 @@ def evaluate(
     if len(predictions) != len(labels):
         raise InputError(f"{len(predictions)} class masks but {len(labels)} labels: give as many, in the same order.")
     table = classes or _read_classes(predictions[0])
-    values = label_map or LabelMap(len(table))
+    values = label_map or LabelMap.from_names(None, table)
     refs = with_unique_ids(
         [
             SceneRef(id=stem(mask), image=resolve(mask, "."), label=resolve(label, "."))

@@ -1,6 +1,6 @@
 """From a request to the plan of a mapping: scenes opened and checked, lattice and blocks laid over them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbatch.classes import LabelMap
 from segbatch.commands.choose import Choice, OpenScene, choose
@@ -83,7 +83,8 @@ def open_request(request: Request) -> Opened:
         InputError: A line for each scene that does not fit.
     """
     card = request.card or read_card(request.bundle)
-    label_map = request.label_map or card.label_map
+    # Where labels go by names and colours, these are the bundle's: its hash, in the run's fingerprint, holds them.
+    label_map = replace(request.label_map or card.label_map, classes=card.classes)
     if label_map.num_classes != len(card.classes):
         raise InputError(f"{request.bundle} has {len(card.classes)} classes, the labels have {label_map.num_classes}.")
     inference = request.inference

@@ -81,7 +81,14 @@ class RunRecord:
     def save(self, folder: RunFolder) -> None:
         """Write it beside the ledger's rows."""
         folder.ledger.mkdir(parents=True, exist_ok=True)
-        data = {**asdict(self), "classes": self.classes.to_json(), "label_values": self.label_map.values}
+        labels = self.label_map
+        data = {
+            **asdict(self),
+            "classes": self.classes.to_json(),
+            "label_values": labels.values,
+            "label_attribute": labels.attribute,
+            "label_background": labels.background,
+        }
         del data["label_map"]
         write_json(folder.ledger / _FILE, data)
 
@@ -99,13 +106,16 @@ class RunRecord:
             raise InputError(f"{folder.path} has no ledger: nothing was mapped or evaluated there yet.")
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            values = data["label_values"]
+            values, classes = data["label_values"], ClassTable.from_json(data["classes"])
             return cls(
                 name=data["name"],
-                classes=ClassTable.from_json(data["classes"]),
+                classes=classes,
                 label_map=LabelMap(
-                    len(data["classes"]),
-                    None if values is None else tuple((int(value), int(class_id)) for value, class_id in values),
+                    len(classes),
+                    None if values is None else tuple((value, int(class_id)) for value, class_id in values),
+                    data.get("label_attribute"),  # records from before there were vector labels say nothing of them
+                    data.get("label_background"),
+                    classes,
                 ),
                 scenes=tuple(SceneRecord(**scene) for scene in data["scenes"]),
                 nodata=data["nodata"],

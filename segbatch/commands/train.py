@@ -157,7 +157,7 @@ def fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting
         starting,
         settings,
         config.class_table().to_json(),
-        config.label_map().values,
+        config.label_map().identity,
         config.scenes.bands,
         config.scenes.nodata,
         {

@@ -51,13 +51,13 @@ def parse_section(section: type[_SectionType], data: Any, source: str) -> _Secti
 
 
 def read_classes(path: str) -> tuple[ClassTable, LabelMap]:
-    """Read the class table and the label values of a YAML file; other keys are left alone.
+    """Read the class table and how labels name classes from a YAML file; other keys are left alone.
 
     Raises:
         InputError: They are missing or malformed.
     """
     data = read_yaml(path)
-    found = parse_section(ClassFile, {key: data[key] for key in ("classes", "label_values") if key in data}, path)
+    found = parse_section(ClassFile, {key: data[key] for key in ClassFile.model_fields if key in data}, path)
     return found.class_table(), found.label_map()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from segbatch.classes import ClassTable, LabelMap
+from segbatch.classes import ClassTable, LabelMap, check_label_value, label_key
 from segbatch.errors import InputError
 
 Role = Literal["train", "validate", "predict"]
@@ -299,8 +299,29 @@ class ClassFile(_Section):
 
     classes: list[ClassEntry] = Field(min_length=2)
     """The classes in the order of their ids."""
-    label_values: dict[int, str] | None = None
-    """Label value to class name; other values are ignored. Absent: label values are class ids."""
+    label_values: dict[int | str, str] | None = None
+    """Label value to class name; other values are ignored. Whole numbers are values of rasters (or of an attribute),
+    colours as '#1f78b4' (in quotes) those of coloured masks, other text the values of a vector label's attribute.
+    Absent: rasters hold class ids, coloured masks the classes' colours, vectors the classes' names."""
+    label_attribute: str | None = None
+    """Attribute of vector labels that holds the class; absent: the one whose values are known, or QuPath's
+    classification."""
+    label_background: str | None = None
+    """Class of what no polygon of a vector label covers; it has no label when absent."""
+
+    @field_validator("label_values", mode="before")
+    @classmethod
+    def _keys(cls, values: Any) -> Any:
+        """Whole numbers are numbers though JSON and --set have text for keys; what YAML makes of 'no' is neither."""
+        if not isinstance(values, dict):
+            return values
+        try:
+            for key in values:
+                check_label_value(key)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("label_values: ")) from error
+        numbers = {key: label_key(key) for key in values if isinstance(key, str)}
+        return {number if isinstance(number := numbers.get(key), int) else key: name for key, name in values.items()}
 
     @model_validator(mode="after")
     def _classes_agree(self) -> Self:
@@ -315,8 +336,8 @@ class ClassFile(_Section):
         return ClassTable.from_items([(entry.name, entry.color) for entry in self.classes])
 
     def label_map(self) -> LabelMap:
-        """From label values to class ids."""
-        return LabelMap.from_names(self.label_values, self.class_table())
+        """From what labels hold to class ids."""
+        return LabelMap.from_names(self.label_values, self.class_table(), self.label_attribute, self.label_background)
 
 
 class RunConfig(ClassFile):

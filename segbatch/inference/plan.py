@@ -278,7 +278,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, s
         "settings": {
             item["id"]: _digest([item["core"], item["halo"], item["window"], item["block"]]) for item in described
         },
-        "label_values": _digest(label_map.values) if labelled else None,
+        "label_values": _digest(label_map.identity) if labelled else None,
         "predict": settings.to_json(),
     }
 

@@ -68,9 +68,7 @@ class Card:
         data = {"format": _FORMAT, "segbatch": __version__, **asdict(self), "classes": self.classes.to_json()}
         del data["label_map"]
         data[_CURVE] = None if self.halo_curve is None else self.halo_curve.to_json()
-        values = self.label_map.values
-        data["label_values"] = None if values is None else {str(value): self.classes.names[i] for value, i in values}
-        return data
+        return {**data, **self.label_map.to_json(self.classes)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -92,7 +90,7 @@ class Card:
             std=tuple(float(value) for value in data["std"]),
             stride=int(data["stride"]),
             halo=int(data["halo"]),
-            label_map=LabelMap.from_names(data["label_values"], classes),
+            label_map=LabelMap.from_json(data, classes),
             bands=None if data["bands"] is None else tuple(int(band) for band in data["bands"]),
             training=dict(data["training"]),
             # Cards of earlier versions have neither.

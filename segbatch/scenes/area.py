@@ -69,7 +69,7 @@ class SceneArea:
             return np.zeros(shape, bool)
         if self.covers(window):
             return np.ones(shape, bool)
-        return _scan(_opened(self.wkb).edges, window)
+        return scan(_opened(self.wkb).edges, window)
 
 
 def outline(window: Window) -> "Geometry":
@@ -79,13 +79,19 @@ def outline(window: Window) -> "Geometry":
     return shapely.box(window.col_off, window.row_off, window.col_end, window.row_end)
 
 
-def edges_of(geometry: "Geometry") -> NDArray[np.float64]:
-    """Edges of all outlines as x0, y0, x1, y1, each from its smaller y on: an edge that polygons share is one edge."""
+def edges_of(geometries: "Geometry | NDArray[np.object_]") -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Edges of all outlines as x0, y0, x1, y1, and the index of the geometry of each, in order.
+
+    Each goes from its smaller y on: an edge that polygons share is one edge.
+    """
     import shapely
 
-    points, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(geometry)), return_index=True)
-    edges = np.hstack([points[:-1], points[1:]])[ring[:-1] == ring[1:]]
-    return np.where(edges[:, 1:2] <= edges[:, 3:4], edges, edges[:, [2, 3, 0, 1]])
+    parts, geometry = shapely.get_parts(geometries, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    inner = ring[:-1] == ring[1:]
+    edges = np.hstack([points[:-1], points[1:]])[inner]
+    return np.where(edges[:, 1:2] <= edges[:, 3:4], edges, edges[:, [2, 3, 0, 1]]), geometry[part[ring[:-1][inner]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +106,19 @@ def _opened(wkb: bytes) -> _Opened:
 
     geometry = shapely.from_wkb(wkb)
     shapely.prepare(geometry)
-    return _Opened(geometry, edges_of(geometry))
+    return _Opened(geometry, edges_of(geometry)[0])
 
 
-def _scan(edges: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
-    """The even-odd rule at pixel centres: along a row, each edge that is passed turns outside into inside or back.
+def scan(edges: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
+    """Which pixels of a window have their centres inside outlines, (height, width).
 
-    GDAL's rasteriser counts coordinates from the window's corner, so that rounding decides differently in different
-    windows where a centre lies on an edge. Here an edge meets a row at a column that depends on these two alone.
+    The even-odd rule: along a row, each edge that is passed turns outside into inside or back. GDAL's rasteriser counts
+    coordinates from the window's corner, so that rounding decides differently in different windows where a centre
+    lies on an edge. Here an edge meets a row at a column that depends on these two alone.
+
+    Args:
+        edges: As `edges_of` gives them.
+        window: Pixels.
     """
     near = (edges[:, 1] < window.row_end) & (edges[:, 3] > window.row_off)
     edges = edges[near & (edges[:, [0, 2]].min(axis=1) < window.col_end)]

@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Compression, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
@@ -80,6 +80,19 @@ class RasterScene:
         factor = max(1.0, info.width / max_side, info.height / max_side)
         shape = max(1, round(info.height / factor)), max(1, round(info.width / factor))
         return self._read(bands, RasterioWindow(0, 0, info.width, info.height), shape)
+
+    def palette(self) -> dict[int, str] | None:
+        """The colour table of the first band, '#rrggbb' by value, or None."""
+        try:
+            colors = self._file.colormap(1)
+        except ValueError:
+            return None
+        return {value: f"#{red:02x}{green:02x}{blue:02x}" for value, (red, green, blue, _) in colors.items()}
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the file surely keeps pixels only roughly."""
+        return self._file.driver == "JPEG" or self._file.compression == Compression.jpeg
 
     def close(self) -> None:
         """Release the file."""

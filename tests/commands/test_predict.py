@@ -15,11 +15,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, precision_recall_fscore_support
 
-from segbatch.classes import LabelMap
+from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.plan import plan
 from segbatch.commands.predict import predict
 from segbatch.commands.request import Request, with_labels
 from segbatch.errors import InputError
+from segbatch.models.card import read_card
 from segbatch.scenes import SceneRef
 
 MakeRaster = Callable[..., str]
@@ -154,6 +155,52 @@ def test_bands_nodata_and_types_come_from_the_request(
     found = class_mask(tmp_path / "names", "a")
     np.testing.assert_array_equal(found, class_mask(tmp_path / "order", "a"))
     np.testing.assert_array_equal(found == 255, (values[[5, 3, 4]] == 5).all(axis=0))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_polygons_and_colours_give_the_figures_of_a_raster(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    """With the bundle's own classes: polygons by their names, colours by their colours; and the report shows both."""
+    ids = np.repeat(np.repeat(np.random.default_rng(3).integers(0, 4, (5, 6), np.uint8), 30, axis=0), 30, axis=1)
+    image = make_raster(tmp_path / "a.tif", paint(150, 180))
+    card = read_card(make_request(tmp_path, {}).bundle)
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[x, y], [x + 30, y], [x + 30, y + 30], [x, y + 30], [x, y]]],
+            },
+            "properties": {"classification": {"name": card.classes.names[ids[y, x]].upper()}},
+        }
+        for x in range(0, 180, 30)
+        for y in range(0, 150, 30)
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    colors = np.moveaxis(card.classes.palette()[ids], -1, 0)
+    labels = {
+        "ids": make_raster(tmp_path / "ids.tif", ids),
+        "colours": make_raster(tmp_path / "colours.png", colors),
+        "polygons": str(tmp_path / "a.geojson"),
+    }
+    found = {name: predict(make_request(tmp_path / name, {"a": image}, {"a": label})) for name, label in labels.items()}
+    assert found["ids"]["counted_pixels"] == ids.size
+    pictures = {name: (tmp_path / name / "report" / "a.png").read_bytes() for name in labels}
+    for name in ("colours", "polygons"):
+        assert found[name]["confusion"] == found["ids"]["confusion"]
+        assert pictures[name] == pictures["ids"]
+
+
+def test_the_bundle_s_colours_count_whatever_the_configuration_says(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    """They are in the run's fingerprint, by way of the bundle's hash."""
+    image = make_raster(tmp_path / "a.tif", paint(40, 50))
+    other = ClassTable.from_items([(name, f"#00000{index}") for index, name in enumerate("wxyz")])
+    planned = plan(make_request(tmp_path / "run", {"a": image}, label_map=LabelMap.from_names({7: "x"}, other)))
+    assert planned.label_map.classes == planned.card.classes
+    assert planned.label_map.values == ((7, 1),)
 
 
 def test_labels_are_paired_in_order() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,29 @@ RECORD = RunRecord(
 )
 
 
-@pytest.mark.parametrize("values", [None, ((3, 1), (7, 0))])
-def test_a_record_survives_the_disk(tmp_path: Path, values: tuple[tuple[int, int], ...] | None) -> None:
-    record = RunRecord(RECORD.name, RECORD.classes, LabelMap(2, values), RECORD.scenes, RECORD.nodata, RECORD.facts)
+@pytest.mark.parametrize(
+    "label_map",
+    [
+        LabelMap(2),
+        LabelMap(2, ((3, 1), (7, 0))),
+        LabelMap(2, ((3, 1), ("#00ff00", 0), ("lake", 0)), attribute="kind", background=1),
+    ],
+)
+def test_a_record_survives_the_disk(tmp_path: Path, label_map: LabelMap) -> None:
+    record = replace(RECORD, label_map=label_map)
     record.save(RunFolder(tmp_path))
-    assert RunRecord.load(RunFolder(tmp_path)) == record
+    found = RunRecord.load(RunFolder(tmp_path))
+    assert found == record
+    assert found.label_map.classes == record.classes
+
+
+def test_a_record_from_before_there_were_vector_labels_is_read(tmp_path: Path) -> None:
+    RECORD.save(RunFolder(tmp_path))
+    path = tmp_path / "ledger" / "scenes.json"
+    data = json.loads(path.read_text())
+    del data["label_attribute"], data["label_background"]
+    path.write_text(json.dumps(data))
+    assert RunRecord.load(RunFolder(tmp_path)) == RECORD
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"name": "x"}'])

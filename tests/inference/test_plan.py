@@ -272,6 +272,8 @@ def test_labels_belong_to_the_fingerprint(tmp_path: Path) -> None:
     assert differences(before, stamp(plan)) == []
     assert "label" in differences(stamp(make_plan()), before)[-1]
     assert differences(before, stamp(plan, label_map=LabelMap(4, ((1, 0),)))) == ["the label values"]
+    for changed in (LabelMap(4, attribute="kind"), LabelMap(4, background=2)):
+        assert differences(before, stamp(plan, label_map=changed)) == ["the label values"]
     os.utime(label, ns=(1, 1))
     assert "label" in differences(before, stamp(plan))[0]
 

@@ -18,7 +18,7 @@ from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
 from segbatch.scenes import LabelReader, SceneInfo, check_label, open_scene
-from segbatch.scenes.labels import same_grid
+from segbatch.scenes.raster_labels import same_grid
 
 MakeRaster = Callable[..., str]
 SHAPE = (30, 41)
@@ -153,9 +153,12 @@ def test_float_labels_are_refused(tmp_path: Path, make_raster: MakeRaster, scene
     assert "holds float32" in refusal(scene, label)
 
 
-def test_labels_of_many_bands_are_refused(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:
-    label = make_raster(tmp_path / "label.tif", np.zeros((3, *SHAPE), np.uint8), **GRID)
-    assert "has 3 bands" in refusal(scene, label)
+@pytest.mark.parametrize(("bands", "dtype"), [(2, np.uint8), (3, np.uint16), (5, np.uint8)])
+def test_labels_of_bands_that_are_no_colours_are_refused(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo, bands: int, dtype: type
+) -> None:
+    label = make_raster(tmp_path / "label.tif", np.zeros((bands, *SHAPE), dtype), **GRID)
+    assert f"has {bands} bands of {np.dtype(dtype)}" in refusal(scene, label)
 
 
 def test_unknown_values_are_refused_by_value(tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo) -> None:

@@ -1,15 +1,18 @@
 """The survey against numpy on the whole arrays."""
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rasterio.features import rasterize
 
-from segbatch.classes import LabelMap
+from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
 from segbatch.training.survey import (
@@ -183,3 +186,25 @@ def test_a_value_without_a_class_is_an_error_of_its_scene(make_scene: MakeScene,
     assert survey_strip(scene, 0, 0, 16, LabelMap(2)).cells.sum() == 16 * 40
     with pytest.raises(SceneReadError, match=r"odd_label.tif has values without a class: 9"):
         survey_strip(scene, 0, 2, 16, LabelMap(2))
+
+
+def test_polygons_are_counted_strip_by_strip(make_scene: MakeScene, tmp_path: Path) -> None:
+    """As the raster that GDAL would burn."""
+    triangle = [[2.2, 3.1], [60.7, 9.9], [31.4, 92.3], [2.2, 3.1]]
+    feature = {
+        "type": "Feature",
+        "properties": {"kind": "b"},
+        "geometry": {"type": "Polygon", "coordinates": [triangle]},
+    }
+    path = tmp_path / "label.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    image = np.ones((1, 100, 70), np.uint8)
+    scene = make_scene("a", image, np.zeros((100, 70), np.uint8))
+    label_map = LabelMap.from_names(None, ClassTable.from_items([("a", None), ("b", None)]), background="a")
+    expected = rasterize([(feature["geometry"], 1)], (100, 70))
+    drawn = replace(scene, label=str(path))
+    parts = [survey_strip(drawn, 0, row, 32, label_map) for row in range(4)]
+    for row, part in enumerate(parts):
+        for col in range(3):
+            inside = expected[row * 32 : row * 32 + 32, col * 32 : col * 32 + 32]
+            assert part.cells[0, col].tolist() == [np.count_nonzero(inside == index) for index in (0, 1)]
