@@ -12,19 +12,26 @@ from typing import Any
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import TrainingProgress, duration, say
-from segbatch.commands.scenes import OpenScene, check_alike, open_role
-from segbatch.config import Model, Role, RunConfig
+from segbatch.commands.split import Labelled, open_labelled, split_table
+from segbatch.config import Model, RunConfig
 from segbatch.errors import InputError
 from segbatch.inference.plan import file_stamp
+from segbatch.masks.staging import write_whole
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
 from segbatch.runtime import Resources, ray_session
+from segbatch.scenes import SceneInfo
 
 
-def train(config: RunConfig, overwrite: bool = False) -> Path:
+def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = None) -> Path:
     """Train as the configuration says.
 
     Running it again goes on where an earlier training stopped; running it after the end does nothing.
+
+    Args:
+        config: The configuration.
+        overwrite: Start afresh.
+        scenes: The configuration's, where they are open already.
 
     Returns:
         Folder of the bundle.
@@ -34,11 +41,7 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         TrainingError: Training failed.
     """
     folder = RunFolder(Path(config.output))
-    scenes: dict[Role, list[OpenScene]] = {
-        "train": open_role(config, "train"),
-        "validate": open_role(config, "validate"),
-    }
-    check_alike(config, [*scenes["train"], *scenes["validate"]])
+    scenes = scenes or open_labelled(config)
     if config.training.batch_size % config.training.workers:
         raise InputError(
             f"training.batch_size {config.training.batch_size} cannot be shared evenly by "
@@ -56,7 +59,7 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
-    untrained_card(config)
+    untrained_card(config, scenes["train"][0].info)
     folder.refuse_foreign()
     if overwrite:
         _spare_starting_weights(config.model, folder)
@@ -64,6 +67,7 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     known = {"fingerprint": identity, "state": "running", "starting": starting}
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
+    write_whole(folder.split, split_table(scenes))
     started = time.time()
     with ray_session(config.cluster.address) as resources:
         _fit(config, folder, scenes, identity, resources)
@@ -86,17 +90,20 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     return folder.bundle
 
 
-def untrained_card(config: RunConfig) -> Card:
+def untrained_card(config: RunConfig, info: SceneInfo) -> Card:
     """The card that training will write, as far as it is known before: for plans and checks.
 
     Builds the network, so that a wrong name or weights that cannot be had are found before work begins.
+
+    Args:
+        config: The configuration.
+        info: Of a scene to learn from.
     """
     import torch
 
     from segbatch.models.build import build_model, model_stride
     from segbatch.models.pretrained import load_from_bundle
 
-    info = open_role(config, "train")[0][1]
     bands = info.select_bands(config.scenes.bands)
     weights = config.model.weights
     # Without weights to fetch it need not even have memory.
@@ -125,7 +132,7 @@ def untrained_card(config: RunConfig) -> Card:
     )
 
 
-def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
+def _fingerprint(config: RunConfig, scenes: Labelled, starting: list[Any]) -> str:
     """What decides the bundle."""
     settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
     described: list[Any] = [
@@ -219,7 +226,7 @@ def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, 
 def _fit(
     config: RunConfig,
     folder: RunFolder,
-    scenes: dict[Role, list[OpenScene]],
+    scenes: Labelled,
     identity: str,
     resources: Resources,
 ) -> None:
@@ -252,7 +259,7 @@ def _fit(
     say(f"{total:,} labelled pixels: {shares}")
     area = sum(scene.window.area for scene in train_scenes)
     steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
-    first = scenes["train"][0][1]
+    first = scenes["train"][0].info
     job = TrainingJob(
         classes=classes,
         label_map=label_map,

@@ -1,4 +1,4 @@
-"""Areas of windows: square blocks of a scene, what is left of it without some of them, and how far windows lie apart."""
+"""Areas of windows: square blocks of a scene, what is left of it without some, how far windows lie apart."""
 
 from collections.abc import Sequence
 from itertools import pairwise
