@@ -158,7 +158,8 @@ def _described(parts: Sequence[Part]) -> str:
     """What parts are, for people: 4 windows of 2 scenes (24.1 Mpx)."""
     images = list(dict.fromkeys(part.ref.image for part in parts))
     groups = list(dict.fromkeys(part.ref.group for part in parts if part.ref.group is not None))
-    windows = f"{counted(len(parts), 'window')} of " if len(parts) > len(images) else ""
+    whole = all(part.window == part.info.window for part in parts)
+    windows = "" if whole else f"{counted(len(parts), 'window')} of "
     of = f" of {_listed(groups)}" if groups else ""
     pixels = sum(part.window.area for part in parts)
     return f"{windows}{counted(len(images), 'scene')}{of} ({_megapixels(pixels)})"
