@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from segbatch.errors import InputError
 from segbatch.scenes.atlas import Atlas, Encounter, Part
 
+_MOST_PROBLEMS = 8
+
 
 def check_leakage(
     train: Sequence[Part], validate: Sequence[Part], *, buffer: int | None, tile: int, by_block: bool = False
@@ -46,6 +48,8 @@ def check_leakage(
                 f"Hint: {_named(meeting)} are {meeting.gap} px apart, and what is near looks alike. scenes.buffer asks "
                 "for a distance."
             )
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"... and {len(problems) - _MOST_PROBLEMS} more."]
     if problems:
         raise InputError("\n".join(problems))
     for meeting in atlas.encounters(validate, train, 0, tile):
@@ -66,7 +70,7 @@ def _check_groups(train: Sequence[Part], validate: Sequence[Part]) -> None:
                 side[part.ref.group].add(part.ref.image)
     both = sorted(group for group, images in sides[0].items() if group in sides[1] and not images & sides[1][group])
     if both:
-        group, names = both[0], ", ".join(both[:8]) + (", ..." if len(both) > 8 else "")
+        group, names = both[0], ", ".join(both[:_MOST_PROBLEMS]) + (", ..." if len(both) > _MOST_PROBLEMS else "")
         raise InputError(
             f"Trained on and validated with the same group{'s' if len(both) > 1 else ''} {names}: as "
             f"{min(sides[0][group])} and {min(sides[1][group])}. Put groups on one side; 'scenes.split: {{by: group}}' "
@@ -75,6 +79,11 @@ def _check_groups(train: Sequence[Part], validate: Sequence[Part]) -> None:
 
 
 def _refusal(meeting: Encounter, buffer: int) -> str:
+    one, other = meeting.one, meeting.other
+    if one.ref.image == other.ref.image and one.window == other.window:
+        return (
+            f"{one.ref.image} is trained on and validates. Validate with other pixels than those that are trained on."
+        )
     if meeting.gap < 0:
         return f"{_named(meeting)} overlap. Validate with other pixels than those that are trained on."
     return f"{_named(meeting)} are {meeting.gap} px apart, but scenes.buffer is {buffer}. Move their windows apart."

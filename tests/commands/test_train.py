@@ -497,7 +497,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     [
         ("scenes.train=[]", "scenes.train is empty"),
         ("scenes.validate=[]", "scenes.validate is empty"),
-        ("scenes.validate.0={image: image1.tif, label: label1.tif}", "image1.tif for training and validation overlap"),
+        ("scenes.validate.0={image: image1.tif, label: label1.tif}", "image1.tif is trained on and validates"),
         ("scenes.split={by: block}", "'validate' and 'split' cannot both be given"),
         ("scenes.train.0.label=null", "image0.tif is listed in scenes.train without a label"),
         ("scenes.train.0.label=gone.tif", "gone.tif does not exist"),

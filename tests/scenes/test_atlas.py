@@ -97,10 +97,11 @@ def test_a_window_in_another_crs_covers_its_pixels(col: int, row: int, width: in
     assert (np.floor(at_row) < found.row_end).all()
 
 
-def test_neighbours_that_share_an_edge_touch_and_do_not_overlap() -> None:
+@pytest.mark.parametrize("off", [-1e-9, 0, 1e-9])
+def test_neighbours_that_share_an_edge_touch_and_do_not_overlap(off: float) -> None:
     """Also where their transforms are not exact."""
     one = part("a.tif", crs=UTM18, transform=grid(0, 0, 0.3))
-    other = part("b.tif", crs=UTM18, transform=grid(100 * 0.3 + 1e-9, 0, 0.3))
+    other = part("b.tif", crs=UTM18, transform=grid(100 * 0.3 + off, 0, 0.3))
     atlas = Atlas([one, other])
     assert [meeting.gap for meeting in atlas.encounters([one], [other], 1)] == [0]
 

@@ -26,7 +26,7 @@ def part(image: str, rows: tuple[int, int] | None = None, group: str | None = No
 @pytest.mark.parametrize(
     ("train", "validate", "buffer", "message"),
     [
-        (part("a"), part("a"), None, "The windows of a for training and validation overlap"),
+        (part("a"), part("a"), None, "a is trained on and validates."),
         (part("a", (0, 50)), part("a", (49, 100)), None, "The windows of a for training and validation overlap"),
         (part("a", (0, 50)), part("a", (57, 100)), 8, "are 7 px apart, but scenes.buffer is 8"),
         (part("a", x=0), part("b", x=99), 0, "a for training and b for validation overlap"),
@@ -44,6 +44,9 @@ def test_all_problems_are_told() -> None:
     with pytest.raises(InputError) as caught:
         check_leakage([part("a"), part("b")], [part("a"), part("b")], buffer=None, tile=10)
     assert len(str(caught.value).splitlines()) == 2
+    many = [part(str(number)) for number in range(12)]
+    with pytest.raises(InputError, match=r"\.\.\. and 4 more\.$"):
+        check_leakage(many, many, buffer=None, tile=10)
 
 
 @pytest.mark.parametrize(

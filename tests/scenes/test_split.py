@@ -75,6 +75,11 @@ def test_no_single_unit_more_or_less_would_be_nearer_to_the_share(weights: list[
             assert abs(total[other].sum() - share * total.sum()) >= off - 1e-9
 
 
+def test_what_is_too_large_for_the_share_is_passed_over() -> None:
+    weights = np.array([10.0] * 9 + [100.0] * 30)
+    assert weights[draw(weights[:, np.newaxis], range(39), 0.01, 0)].tolist() == [10, 10, 10]
+
+
 def test_blocks_come_from_all_scenes_in_proportion() -> None:
     strata = [0] * 50 + [1] * 50 + [2] * 100
     chosen = draw(np.ones((200, 1)), strata, 0.2, 3)
@@ -85,7 +90,7 @@ def test_a_rare_class_is_on_both_sides_where_that_can_be() -> None:
     table = np.full((40, 2), [100.0, 0.0])
     table[[3, 17], 1] = 1
     for seed in range(10):
-        chosen = draw(table, range(40), 0.3, seed)
+        chosen = draw(table, range(40), 0.2, seed)
         assert table[chosen, 1].sum() == table[~chosen, 1].sum() == 1
 
 
