@@ -14,7 +14,8 @@ from segbatch.bench.processes import alone
 from segbatch.bench.show import figure, print_table
 from segbatch.classes import IGNORE_INDEX
 from segbatch.commands.scenes import open_role
-from segbatch.commands.train import open_training_scenes, training_scenes
+from segbatch.commands.split import open_labelled
+from segbatch.commands.train import training_scenes
 from segbatch.config import Role, RunConfig
 from segbatch.evaluation import Metrics, compute_metrics
 from segbatch.inference.predictor import Predictor
@@ -63,7 +64,7 @@ def train_plainly(config: RunConfig, minutes: float) -> Score:
     torch.set_num_threads(cores())
     torch.manual_seed(config.training.seed)
     rng = np.random.default_rng(config.training.seed)
-    scenes = training_scenes(config, open_training_scenes(config)["train"])
+    scenes = training_scenes(config, open_labelled(config)["train"])
     wholes = _whole_scenes(scenes, config)
     real = [whole.values[:, whole.valid].astype(np.float64) for whole in wholes]
     pixels = np.concatenate(real, axis=1)
@@ -129,7 +130,7 @@ def _metrics(
     config: RunConfig, model: torch.nn.Module, mean: Sequence[float], std: Sequence[float], num_classes: int
 ) -> Metrics:
     role: Role = "predict"
-    scenes = training_scenes(config, [found for found in open_role(config, role) if found[0].label])
+    scenes = training_scenes(config, [part for part in open_role(config, role) if part.ref.label])
     stride = model_stride(model)
     predictor = Predictor(Forward(model, mean, std))
     confusion = validate(predictor, scenes, config.label_map(), stride=stride, halo=default_halo(stride))

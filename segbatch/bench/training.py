@@ -13,7 +13,8 @@ import torch
 from segbatch.bench.material import cores
 from segbatch.bench.processes import alone
 from segbatch.bench.show import figure, percent, print_table
-from segbatch.commands.train import make_job, open_training_scenes, training_scenes
+from segbatch.commands.split import open_labelled
+from segbatch.commands.train import make_job, training_scenes
 from segbatch.config import RunConfig
 from segbatch.geometry import Window
 from segbatch.models.allocator import keep_freed_memory
@@ -77,7 +78,7 @@ def measure_training(config: RunConfig, folder: Path, steps: int) -> TrainingSpe
         folder: For files that are made.
         steps: Optimizer steps of each way.
     """
-    scenes = open_training_scenes(config)
+    scenes = open_labelled(config)
     label_map = config.label_map()
     with ray_session("local"):
         survey = survey_scenes(

@@ -42,6 +42,11 @@ class RunFolder:
         return self.path / ".training"
 
     @property
+    def split(self) -> Path:
+        """What was trained on and what validated, as a scene table."""
+        return self.path / "split.csv"
+
+    @property
     def metrics(self) -> Path:
         """The course of the training, a line of JSON an event."""
         return self.path / "metrics.jsonl"
@@ -130,6 +135,7 @@ class RunFolder:
         mapped = bool(content.get("mapping") or content.get("evaluation"))
         for folder, ours in (
             (self.bundle, "training" in content),
+            (self.split, "training" in content),
             (self.metrics, "training" in content),
             (self.masks, mapped),
             (self.ledger, mapped),

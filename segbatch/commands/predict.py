@@ -20,6 +20,7 @@ from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
 from segbatch.commands.resume import claim, known_rows, pending_blocks, unfinished_scenes
+from segbatch.commands.split import warn_of_known
 from segbatch.commands.workers import Crew, Workers, find_crew, pool_for
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.files import BlockWriter, store_path
@@ -61,6 +62,7 @@ def predict(request: Request) -> dict[str, Any]:
     """
     opened = open_request(request)
     _check_weights(request.bundle)
+    warn_of_known(request.refs, RunFolder(request.bundle.parent).split)
     folder = request.folder
     folder.create()
     known = None if request.overwrite else (folder.read().get("mapping") or {}).get("chosen")

@@ -1,5 +1,6 @@
 """Open the scenes that a command is about, and find what is wrong with them before work begins."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -8,14 +9,14 @@ from segbatch.commands.progress import say
 from segbatch.config import Role, RunConfig
 from segbatch.errors import InputError
 from segbatch.scenes import SceneInfo, SceneRef, check_label, open_scene
+from segbatch.scenes.atlas import Part
 from segbatch.scenes.catalog import list_scenes
 
 _THREADS = 16
 _MOST_PROBLEMS = 8
 
+_Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
-
-OpenScene = tuple[SceneRef, SceneInfo]
 
 
 def describe(uri: str, nodata: float | None) -> SceneInfo:
@@ -24,21 +25,21 @@ def describe(uri: str, nodata: float | None) -> SceneInfo:
         return reader.info
 
 
-def check_all(check: Callable[[SceneRef], _Result], refs: Sequence[SceneRef]) -> list[_Result]:
-    """Call ``check`` on each scene and report all problems at once.
+def check_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_Result]:
+    """Call ``check`` on each thing, such as a scene, and report all problems at once.
 
     Raises:
-        InputError: A line for each scene that does not pass.
+        InputError: A line for each that does not pass.
     """
 
-    def attempt(ref: SceneRef) -> _Result | InputError:
+    def attempt(thing: _Thing) -> _Result | InputError:
         try:
-            return check(ref)
+            return check(thing)
         except InputError as problem:
             return problem
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(attempt, refs))
+        results = list(pool.map(attempt, things))
     problems = [str(result) for result in results if isinstance(result, InputError)]
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"... and {len(problems) - _MOST_PROBLEMS} more."]
@@ -47,36 +48,42 @@ def check_all(check: Callable[[SceneRef], _Result], refs: Sequence[SceneRef]) ->
     return [result for result in results if not isinstance(result, InputError)]
 
 
-def open_role(config: RunConfig, role: Role) -> list[OpenScene]:
-    """Open the scenes of a role and check them and their labels.
+def open_role(config: RunConfig, role: Role) -> list[Part]:
+    """Open the scenes of a role and check them and their labels; an image that is listed in parts once.
 
     Raises:
         InputError: A line for each scene that does not pass.
     """
-    label_map = config.label_map()
+    label_map, refs = config.label_map(), list_scenes(config.scenes, role)
 
-    def check(ref: SceneRef) -> OpenScene:
-        if ref.label is None and role != "predict":
-            raise InputError(f"{ref.image} is listed in scenes.{role} without a label.")
-        info = describe(ref.image, config.scenes.nodata)
-        ref.crop(info.width, info.height)
+    def check(same: Sequence[SceneRef]) -> SceneInfo:
+        image, label = same[0].image, same[0].label
+        if label is None and role != "predict":
+            raise InputError(f"{image} is listed in scenes.{role} without a label.")
+        info = describe(image, config.scenes.nodata)
+        for ref in same:
+            ref.crop(info.width, info.height)
         info.select_bands(config.scenes.bands)
-        if ref.label is not None:
-            warning = check_label(info, ref.label, label_map)
+        if label is not None:
+            warning = check_label(info, label, label_map)
             if warning:
                 say(warning)
-        return ref, info
+        return info
 
-    return check_all(check, list_scenes(config.scenes, role))
+    parts: defaultdict[tuple[str, str | None], list[SceneRef]] = defaultdict(list)
+    for ref in refs:
+        parts[ref.image, ref.label].append(ref)
+    infos = dict(zip(parts, check_all(check, list(parts.values())), strict=True))
+    return [Part(ref, infos[ref.image, ref.label]) for ref in refs]
 
 
-def check_alike(config: RunConfig, scenes: Sequence[OpenScene]) -> None:
+def check_alike(config: RunConfig, scenes: Sequence[Part]) -> None:
     """All scenes have as many bands as the first, of the same type.
 
     Raises:
         InputError: One differs.
     """
-    bands, first = config.scenes.bands, scenes[0][1]
+    bands, first = config.scenes.bands, scenes[0].info
     for _, info in scenes:
         if len(info.select_bands(bands)) != len(first.select_bands(bands)):
             raise InputError(

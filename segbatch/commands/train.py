@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import TrainingProgress, duration, say
-from segbatch.commands.scenes import OpenScene, check_alike, open_role
-from segbatch.config import Model, Role, RunConfig
+from segbatch.commands.split import Labelled, open_labelled, split_table
+from segbatch.config import Model, RunConfig
 from segbatch.errors import InputError
 from segbatch.inference.plan import file_stamp
+from segbatch.masks.staging import write_whole
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
 from segbatch.runtime import Resources, ray_session
+from segbatch.scenes import SceneInfo
+from segbatch.scenes.atlas import Part
 
 if TYPE_CHECKING:
     from segbatch.training.job import TrainingJob
@@ -28,10 +31,15 @@ _HOW_NOT_WHAT = {"max_failures", "use_gpu", "min_workers", "checkpoint_steps"}
 """Settings of the training that may change when it goes on."""
 
 
-def train(config: RunConfig, overwrite: bool = False) -> Path:
+def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = None) -> Path:
     """Train as the configuration says.
 
     Running it again goes on where an earlier training stopped; running it after the end does nothing.
+
+    Args:
+        config: The configuration.
+        overwrite: Start afresh.
+        scenes: The configuration's, where they are open already.
 
     Returns:
         Folder of the bundle.
@@ -41,14 +49,14 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         TrainingError: Training failed.
     """
     folder = RunFolder(Path(config.output))
-    scenes = open_training_scenes(config)
+    scenes = scenes or open_labelled(config)
     folder.create()
     starting = starting_weights(config.model, folder.read().get("training") or {})
     identity = fingerprint(config, scenes, starting)
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
-    untrained_card(config)
+    untrained_card(config, scenes["train"][0].info)
     folder.refuse_foreign()
     if overwrite:
         spare_starting_weights(config.model, folder)
@@ -56,6 +64,7 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     known = {"fingerprint": identity, "state": "running", "starting": starting}
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
+    write_whole(folder.split, split_table(scenes))
     started = time.time()
     with ray_session(config.cluster.address) as resources:
         _fit(config, folder, scenes, identity, resources)
@@ -78,32 +87,20 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     return folder.bundle
 
 
-def open_training_scenes(config: RunConfig) -> dict[Role, list[OpenScene]]:
-    """The scenes to learn from and to validate with, checked.
-
-    Raises:
-        InputError: Something about them does not fit.
-    """
-    scenes: dict[Role, list[OpenScene]] = {
-        "train": open_role(config, "train"),
-        "validate": open_role(config, "validate"),
-    }
-    check_alike(config, [*scenes["train"], *scenes["validate"]])
-    _check_tile(config.training.tile, scenes["train"])
-    return scenes
-
-
-def untrained_card(config: RunConfig) -> Card:
+def untrained_card(config: RunConfig, info: SceneInfo) -> Card:
     """The card that training will write, as far as it is known before: for plans and checks.
 
     Builds the network, so that a wrong name or weights that cannot be had are found before work begins.
+
+    Args:
+        config: The configuration.
+        info: Of a scene to learn from.
     """
     import torch
 
     from segbatch.models.build import build_model, model_stride
     from segbatch.models.pretrained import load_from_bundle
 
-    info = open_role(config, "train")[0][1]
     bands = info.select_bands(config.scenes.bands)
     weights = config.model.weights
     # Without weights to fetch it need not even have memory.
@@ -132,24 +129,7 @@ def untrained_card(config: RunConfig) -> Card:
     )
 
 
-def _check_tile(tile: int, scenes: Sequence[OpenScene]) -> None:
-    """At least one scene holds a whole tile; what is missing of others is filled with nothing.
-
-    Raises:
-        InputError: None does.
-    """
-    windows = [ref.crop(info.width, info.height) for ref, info in scenes]
-    largest = max(windows, key=lambda window: min(window.width, window.height))
-    side = min(largest.width, largest.height)
-    if side < tile:
-        advice = f"Set training.tile to {side // 32 * 32}." if side >= 32 else "Tiles have 32 pixels a side at least."
-        raise InputError(
-            f"training.tile {tile} fits into none of the training scenes; the largest is {largest.width} x "
-            f"{largest.height} pixels. {advice}"
-        )
-
-
-def fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
+def fingerprint(config: RunConfig, scenes: Labelled, starting: list[Any]) -> str:
     """What decides the bundle."""
     settings = config.training.model_dump(mode="json", exclude=_HOW_NOT_WHAT)
     described: list[Any] = [
@@ -240,20 +220,20 @@ def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, 
     return listen
 
 
-def training_scenes(config: RunConfig, scenes: Sequence[OpenScene]) -> "tuple[TrainingScene, ...]":
+def training_scenes(config: RunConfig, scenes: Sequence[Part]) -> "tuple[TrainingScene, ...]":
     """Scenes as training takes them."""
     from segbatch.training.survey import TrainingScene
 
     return tuple(
         TrainingScene(
-            id=ref.id,
-            image=ref.image,
-            label=ref.label or "",
-            bands=info.select_bands(config.scenes.bands),
-            window=ref.crop(info.width, info.height),
+            id=part.ref.id,
+            image=part.ref.image,
+            label=part.ref.label or "",
+            bands=part.info.select_bands(config.scenes.bands),
+            window=part.window,
             nodata=config.scenes.nodata,
         )
-        for ref, info in scenes
+        for part in scenes
     )
 
 
@@ -269,7 +249,7 @@ def tell_classes(config: RunConfig, survey: "Survey") -> None:
         say(f"No training pixel is {' or '.join(absent)}: the model cannot learn what it never sees.")
 
 
-def make_job(config: RunConfig, scenes: dict[Role, list[OpenScene]], survey: "Survey", threads: int) -> "TrainingJob":
+def make_job(config: RunConfig, scenes: Labelled, survey: "Survey", threads: int) -> "TrainingJob":
     """What the workers need to know.
 
     Args:
@@ -283,7 +263,7 @@ def make_job(config: RunConfig, scenes: dict[Role, list[OpenScene]], survey: "Su
     settings = config.training
     train_scenes = training_scenes(config, scenes["train"])
     area = sum(scene.window.area for scene in train_scenes)
-    first = scenes["train"][0][1]
+    first = scenes["train"][0].info
     bands = first.select_bands(config.scenes.bands)
     return TrainingJob(
         classes=config.class_table(),
@@ -304,7 +284,7 @@ def make_job(config: RunConfig, scenes: dict[Role, list[OpenScene]], survey: "Su
 def _fit(
     config: RunConfig,
     folder: RunFolder,
-    scenes: dict[Role, list[OpenScene]],
+    scenes: Labelled,
     identity: str,
     resources: Resources,
 ) -> None:

@@ -53,8 +53,8 @@ class SceneEntry(_Section):
     pixel_size_um: float | None = Field(default=None, gt=0)
     """Micrometres a pixel, for scenes without a map."""
     table: str | None = None
-    """CSV or Parquet table with the columns image, label, group, pixel_size_um, in place of 'image'.
-    Relative paths in it count from the table's folder."""
+    """CSV or Parquet table with the columns image, label, group, pixel_size_um, in place of 'image'; for training and
+    validation also col_off, row_off, width, height of a window. Relative paths in it count from the table's folder."""
     where: dict[str, Any] | None = None
     """Only the table's rows that have these values, as {split: train}."""
 
@@ -82,6 +82,28 @@ class LabelledSceneEntry(SceneEntry):
         return self
 
 
+class Split(_Section):
+    """A rule that keeps a part of scenes.train back for validation."""
+
+    by: Literal["scene", "group", "block"]
+    """What stays together. scene: whole images; group: whole groups (animals, patients, flights). Both with all images
+    that overlap on the map. block: square blocks of the images, for few large ones."""
+    validate_: float = Field(default=0.2, gt=0, lt=1, alias="validate")
+    """Share of the labelled pixels that validates. Scenes, groups or blocks are drawn so that it is met as nearly as
+    they allow, with each class on both sides where that can be."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draw: the same scenes and seed give the same split."""
+    block: PositiveInt | None = None
+    """Of the split by block: side of a block in pixels, counted from the upper left corner of the scene (or of its
+    window); 2048 when absent."""
+
+    @model_validator(mode="after")
+    def _block_of_blocks(self) -> Self:
+        if self.block is not None and self.by != "block":
+            raise ValueError(f"'block' belongs to 'by: block', not to 'by: {self.by}'")
+        return self
+
+
 class Scenes(_Section):
     """Which images are for what."""
 
@@ -94,9 +116,21 @@ class Scenes(_Section):
     train: list[LabelledSceneEntry] = []
     """Scenes that the model learns from."""
     validate_: list[LabelledSceneEntry] = Field(default=[], alias="validate")
-    """Scenes that choose the best epoch."""
+    """Scenes that choose the best epoch. Either this or 'split'."""
+    split: Split | None = None
+    """A rule that chooses them among the scenes in 'train'."""
+    buffer: int | None = Field(default=None, ge=0)
+    """Fewest pixels between what is trained on and what validates, also of images that overlap or adjoin on the map.
+    A split keeps it; lists that do not are refused. When absent: half a tile for the split by block, else 0 within an
+    image, and a warning where images overlap."""
     predict: list[SceneEntry] = []
     """Scenes to map. Those with a label are evaluated."""
+
+    @model_validator(mode="after")
+    def _one_way_to_validate(self) -> Self:
+        if self.split is not None and self.validate_:
+            raise ValueError("'validate' and 'split' cannot both be given: a split chooses the scenes that validate")
+        return self
 
     def of(self, role: Role) -> Sequence[SceneEntry]:
         """The entries of a role."""

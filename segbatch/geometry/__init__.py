@@ -2,6 +2,7 @@
 
 from segbatch.geometry.blending import Blend, axis_weights
 from segbatch.geometry.block import Block, BlockGrid, Tile, Tiling, block_shape
+from segbatch.geometry.carve import carve, gaps, reach, square_blocks
 from segbatch.geometry.lattice import Lattice, fit_core
 from segbatch.geometry.window import Window
 
@@ -15,5 +16,9 @@ __all__ = [
     "Window",
     "axis_weights",
     "block_shape",
+    "carve",
     "fit_core",
+    "gaps",
+    "reach",
+    "square_blocks",
 ]

@@ -16,7 +16,8 @@ from segbatch.errors import InputError
 from segbatch.geometry import Window
 
 _T = TypeVar("_T", bound=Hashable)
-_TABLE_COLUMNS = ("image", "label", "group", "pixel_size_um")
+WINDOW_COLUMNS = ("col_off", "row_off", "width", "height")
+_TABLE_COLUMNS = ("image", "label", "group", "pixel_size_um", *WINDOW_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,14 @@ def list_scenes(scenes: Scenes, role: Role) -> list[SceneRef]:
     """
     entries = scenes.of(role)
     if not entries:
-        raise InputError(f"scenes.{role} is empty: list at least one image.")
+        rule = ", or let scenes.split choose" if role == "validate" else ""
+        raise InputError(f"scenes.{role} is empty: list at least one image{rule}.")
     refs: list[SceneRef] = []
     for entry in entries:
         if entry.table is not None:
-            refs += read_table(entry.table, scenes.root, entry.where)
+            listed = read_table(entry.table, scenes.root, entry.where)
+            # Mapping covers whole scenes: the parts of an image that a table lists for training are one.
+            refs += listed if role != "predict" else dict.fromkeys(replace(ref, window=None) for ref in listed)
             continue
         assert entry.image is not None  # the configuration holds one of the two
         part = entry.window if isinstance(entry, LabelledSceneEntry) else None
@@ -134,7 +138,7 @@ def expand(
 
 
 def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = None) -> list[SceneRef]:
-    """The scenes of a CSV or Parquet table with the columns image, label, group and pixel_size_um.
+    """The scenes of a CSV or Parquet table: image, label, group, pixel_size_um, and the columns of a window.
 
     Relative paths in a table count from the table's folder, so that a data set can be moved as a whole.
 
@@ -180,6 +184,7 @@ def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = Non
                 label=resolve(str(cells["label"]), folder) if "label" in cells else None,
                 group=str(cells["group"]) if "group" in cells else None,
                 pixel_size_um=_pixel_size(cells.get("pixel_size_um"), path, number),
+                window=_window(cells, path, number),
             )
         )
     return refs
@@ -228,6 +233,25 @@ def _repeats(values: Iterable[_T]) -> set[_T]:
 
 def _missing(cell: Any) -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell)) or cell == ""
+
+
+def _window(
+    cells: Mapping[str, Any], path: str, number: int
+) -> tuple[int | None, int | None, int | None, int | None] | None:
+    found: list[int | None] = []
+    for column in WINDOW_COLUMNS:
+        cell = cells.get(column)
+        try:
+            value = None if cell is None else float(cell)
+        except ValueError:
+            value = -1.0
+        if value is not None and (not value.is_integer() or value < (column in ("width", "height"))):
+            raise InputError(f"{path}: row {number} has {column} {cell!r}; it must be a whole number of pixels.")
+        found.append(None if value is None else int(value))
+    if found == [None] * 4:
+        return None
+    col_off, row_off, width, height = found
+    return col_off, row_off, width, height
 
 
 def _pixel_size(cell: Any, path: str, number: int) -> float | None:

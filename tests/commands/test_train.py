@@ -269,7 +269,36 @@ def test_run_json_tells_how_training_went(trained: Trained) -> None:
         assert 0 <= row["waited"] <= 1
     assert training["history"][-1]["loss"] < training["history"][0]["loss"]
     assert not (trained.run / ".training").exists()
-    assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
+    assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
+
+
+@pytest.mark.ray
+def test_a_split_is_written_kept_and_can_be_given_back(trained: Trained, tmp_path: Path) -> None:
+    """Training with it, listed by hand as a table, gives the same model."""
+    content = yaml.safe_load(trained.config.read_text())
+    content["training"] |= {"epochs": 1, "tile": 32}
+    content["scenes"]["train"] += content["scenes"].pop("validate")
+    histories = []
+    for name in ("rule", "table"):
+        content["output"] = str(tmp_path / name)
+        if name == "rule":
+            content["scenes"]["split"] = {"by": "block", "block": 64}
+        else:
+            del content["scenes"]["split"]
+            for role in ("train", "validate"):
+                content["scenes"][role] = [{"table": str(tmp_path / "rule" / "split.csv"), "where": {"role": role}}]
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        said = segbatch("train", str(path))
+        assert said.code == 0, said.text
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        histories.append(figures(record["training"]["history"]))
+    assert (tmp_path / "rule" / "split.csv").read_bytes() == (tmp_path / "table" / "split.csv").read_bytes()
+    assert histories[0] == histories[1]
+    assert "is trained already" in segbatch("train", str(tmp_path / "rule.yaml")).text
+    other = segbatch("train", str(tmp_path / "rule.yaml"), "--set", "scenes.split.seed=1")
+    assert other.code == 2
+    assert "holds a training with other scenes or settings" in other.text
 
 
 @pytest.mark.ray
@@ -333,7 +362,7 @@ def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained
     assert said.code == 0, said.text
     assert "2 workers" in said.text
     assert (run / "bundle" / "model.safetensors").read_bytes() != older
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
     record = json.loads((run / "run.json").read_text())
     assert record["mapping"] is None
     assert [row["epoch"] for row in record["training"]["history"]] == [1, 2]
@@ -394,7 +423,7 @@ def test_a_killed_driver_and_a_killed_worker_cost_nothing(trained: Trained, tmp_
     assert said.text.count("going on after epoch") == 2
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
 
 
 @pytest.mark.ray
@@ -418,7 +447,7 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
     assert f"going on after epoch {EPOCHS}" in said.text
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
 
 
 @pytest.mark.ray
@@ -509,6 +538,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     [
         ("scenes.train=[]", "scenes.train is empty"),
         ("scenes.validate=[]", "scenes.validate is empty"),
+        ("scenes.validate.0={image: image1.tif, label: label1.tif}", "image1.tif is trained on and validates"),
+        ("scenes.split={by: block}", "'validate' and 'split' cannot both be given"),
         ("scenes.train.0.label=null", "image0.tif is listed in scenes.train without a label"),
         ("scenes.train.0.label=gone.tif", "gone.tif does not exist"),
         ("scenes.train.1.image=gone.tif", "gone.tif does not exist"),

@@ -178,6 +178,23 @@ def test_where_finds_whole_numbers_beside_empty_cells(tmp_path: Path) -> None:
     assert [ref.id for ref in read_table(str(path), where={"held_out": True})] == ["a", "c"]
 
 
+def test_a_tables_windows_are_for_training_alone(tmp_path: Path) -> None:
+    """Mapping covers whole scenes: the parts that a split lists are one."""
+    text = "image,role,col_off,row_off,width,height\na.tif,train,0,0,50,40\na.tif,validate,,40,,\nb.tif,train,,,,\n"
+    (tmp_path / "split.csv").write_text(text)
+    a, rest, b = read_table("split.csv", str(tmp_path))
+    assert (a.window, rest.window, b.window) == ((0, 0, 50, 40), (None, 40, None, None), None)
+    scenes = Scenes.model_validate(
+        {
+            "root": str(tmp_path),
+            "train": [{"table": "split.csv", "where": {"role": "train"}}],
+            "predict": [{"table": "split.csv"}],
+        }
+    )
+    assert [ref.crop(60, 70) for ref in list_scenes(scenes, "train")] == [Window(0, 0, 50, 40), Window(0, 0, 60, 70)]
+    assert [(ref.id, ref.window) for ref in list_scenes(scenes, "predict")] == [("a", None), ("b", None)]
+
+
 def test_where_that_leaves_nothing_is_refused(tmp_path: Path, table: str) -> None:
     with pytest.raises(InputError, match=r"No row of .*scenes.* is left where \{'split': 'validate'\}"):
         read_table(table, str(tmp_path), {"split": "validate"})
@@ -192,6 +209,11 @@ def test_where_that_leaves_nothing_is_refused(tmp_path: Path, table: str) -> Non
         ("image,label\na.tif,b.tif\n,c.tif\n", "row 2 has no image"),
         ("image,pixel_size_um\na.tif,1\nb.tif,-2\n", "row 2 has pixel_size_um -2"),
         ("image,pixel_size_um\na.tif,small\n", "row 1 has pixel_size_um 'small'"),
+        ("image,row_off\na.tif,0\nb.tif,1.5\n", "row 2 has row_off 1.5; it must be a whole number of pixels"),
+        ("image,col_off\na.tif,-1\n", "row 1 has col_off -1"),
+        ("image,width\na.tif,0\n", "row 1 has width 0"),
+        ("image,height\na.tif,all\n", "row 1 has height 'all'"),
+        ("image,height\na.tif,inf\n", "row 1 has height inf"),
     ],
 )
 def test_a_malformed_table_is_refused(tmp_path: Path, text: str, message: str) -> None:

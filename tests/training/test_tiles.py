@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.errors import SceneReadError
-from segbatch.geometry import Window
+from segbatch.geometry import Window, reach
 from segbatch.training.survey import Survey, TrainingScene
 from segbatch.training.tiles import TilePlace, TileReader, TileSampler
 
@@ -63,6 +63,7 @@ def test_a_tile_lies_inside_its_window_or_is_centred_on_it(
     window = Window(col_off, row_off, width, height)
     place = sampler([window], cell).place(number, side)
     assert (place.window.width, place.window.height) == (side, side)
+    assert reach(window, side).contains(place.window)  # by which splits know what training will show
     for first, length, start, size in (
         (place.window.col_off, side, col_off, width),
         (place.window.row_off, side, row_off, height),
