@@ -5,16 +5,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.progress import TrainingProgress, duration, say
+from segbatch.commands.listeners import Listener, listening
+from segbatch.commands.progress import duration, say
+from segbatch.commands.samples import write_samples
 from segbatch.commands.scenes import OpenScene, check_alike, open_role
+from segbatch.commands.tracking import check_tracking
 from segbatch.config import Model, Role, RunConfig
-from segbatch.errors import InputError
+from segbatch.errors import InputError, SegbatchError, root_message
 from segbatch.inference.plan import file_stamp
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
@@ -56,6 +58,8 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
+    if config.training.mlflow:
+        check_tracking()
     untrained_card(config)
     folder.refuse_foreign()
     if overwrite:
@@ -65,8 +69,9 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
     started = time.time()
-    with ray_session(config.cluster.address) as resources:
-        _fit(config, folder, scenes, identity, resources)
+    with listening(config, folder, identity) as listener, ray_session(config.cluster.address) as resources:
+        _fit(config, folder, scenes, identity, resources, listener)
+    _show_samples(config, folder, scenes["validate"])
     history = json.loads((folder.bundle / "segbatch.json").read_text())["training"]["history"]
     folder.update(
         training={
@@ -127,7 +132,7 @@ def untrained_card(config: RunConfig) -> Card:
 
 def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
     """What decides the bundle."""
-    settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
+    settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu", "mlflow"})
     described: list[Any] = [
         config.model.model_dump(mode="json"),
         starting,
@@ -201,19 +206,14 @@ def _claim(folder: RunFolder, identity: str) -> bool:
     return known.get("state") == "done" and folder.bundle.exists()
 
 
-def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
-    """Tells people of the training's events, and keeps them for plots: a line of JSON each, in metrics.jsonl."""
-    progress = TrainingProgress(names)
-
-    def listen(event: dict[str, Any]) -> None:
-        progress(event)
-        # Of an epoch's event, the epoch: it carries all that were before.
-        kept = {"kind": "epoch", **event["history"][-1]} if event["kind"] == "epoch" else event
-        # A full disk must not end a training for the sake of its plots.
-        with suppress(OSError), open(folder.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 1), **kept}) + "\n")
-
-    return listen
+def _show_samples(config: RunConfig, folder: RunFolder, scenes: list[OpenScene]) -> None:
+    """Write sample predictions; without them the training is none the worse."""
+    info = scenes[0][1]
+    bands = info.select_bands(config.scenes.bands)
+    try:
+        write_samples(folder, scenes, config.label_map(), config.scenes.nodata, bands)
+    except (SegbatchError, OSError, RuntimeError) as error:  # torch's word for memory that ran out, too
+        say(f"There are no sample predictions: {root_message(error)}")
 
 
 def _fit(
@@ -222,6 +222,7 @@ def _fit(
     scenes: dict[Role, list[OpenScene]],
     identity: str,
     resources: Resources,
+    listener: Listener,
 ) -> None:
     from segbatch.training.loop import TrainingJob
     from segbatch.training.survey import TrainingScene
@@ -278,5 +279,5 @@ def _fit(
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),
-        _listener(folder, classes.names),
+        listener,
     )

@@ -125,7 +125,8 @@ def train_loop(config: dict[str, Any]) -> None:
             learner.load(Path(folder) / _STATE)
             history = json.loads((Path(folder) / _HISTORY).read_text())
             bundle = load_bundle(Path(folder) / _BUNDLE)
-        tell({"kind": "resume", "epoch": len(history)})
+        done = len(history) * job.steps_per_epoch
+        tell({"kind": "resume", "epoch": len(history), "step": 0, "global_step": done})
     for epoch in range(len(history), job.settings.epochs):
         if _is_stale(history, job.settings.patience):
             tell({"kind": "stale", "epoch": epoch, "patience": job.settings.patience})
@@ -158,7 +159,8 @@ def train_loop(config: dict[str, Any]) -> None:
         history.append(row)
         bundle = Bundle(best, _card(job, stride, halo, history))
         _report(learner, bundle, history, rank, config["scratch"])
-        tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs})
+        done = (epoch + 1) * job.steps_per_epoch
+        tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs, "global_step": done})
     assert bundle is not None  # there is at least one epoch
     # What a resumed worker finds decides for all of them alike: each that reports waits for the others.
     if bundle.card.halo_curve is None:
@@ -251,6 +253,8 @@ def _run_epoch(
                     "epochs": settings.epochs,
                     "step": step,
                     "steps": job.steps_per_epoch,
+                    "global_step": first_step + step,
+                    "global_steps": settings.epochs * job.steps_per_epoch,
                     "loss": total / step,
                     "learning_rate": learner.learning_rate,
                     "tiles_per_second": step * settings.batch_size / (now - started),

@@ -63,7 +63,7 @@ def render(run, panels=()):
 def test_page_is_well_formed_and_has_every_part(run):
     page = Page(render(run))
     assert page.open == []
-    assert set(page.tables) == {"classes", "confusion", "groups", "scenes"}
+    assert set(page.tables) == {"classes", "confusion", "groups", "scenes", "epochs"}
     for text in (
         "trial",
         "unet-1f2e",
