@@ -36,7 +36,7 @@ def about(seconds: float) -> str:
     """An estimate of seconds for people, in few letters: 95 s, 72 min, 3.5 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def halo_sentence(curve: dict[str, Any] | None, default: int) -> str:

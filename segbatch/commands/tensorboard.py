@@ -39,12 +39,13 @@ class EventFile:
         self._writer = RecordWriter(str(partial))
         try:
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            # A TensorBoard that is open meanwhile drops what it has read of the file before.
+            # Readers drop what they have read of older files.
             self._write(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
             for row in course.rows:
                 self._add(row)
             self._writer.flush()
-            old = list(folder.glob("events.out.tfevents.*"))
+            # The latest stays: a TensorBoard that is open finds its way from it to the next.
+            old = sorted(folder.glob("events.out.tfevents.*"))[:-1]
             os.replace(partial, path)
             for entry in old:
                 entry.unlink(missing_ok=True)

@@ -88,7 +88,7 @@ class Pace:
         if epochs == 0 or self._per_step is None:
             return ""
         if self._after_epoch is None:
-            return f", over {about(steps * self._per_step)} left"
+            return f", > {about(steps * self._per_step)} left"
         return f", {about(steps * self._per_step + epochs * self._after_epoch)} left"
 
 
@@ -113,7 +113,7 @@ def _figures(row: dict[str, Any]) -> str:
     speed = row["tiles_per_second"]
     return (
         f"loss {_figure(row['loss'])}, lr {_short(row['learning_rate'])}, "
-        f"{speed:.{0 if speed >= 10 else 1}f} tiles/s, {row['waited']:.0%} waiting"
+        f"{speed:.{0 if speed >= 10 else 1}f} tiles/s, waits {row['waited']:.0%}"
     )
 
 

@@ -104,10 +104,13 @@ def training_charts(
         for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
     ]
     mean = _Curve("mean IoU", of("miou"), kind="mean")
-    charts = [_chart("Training loss", loss, kept)]
+    places = [place for place, _ in (*of("epoch"), *(inside("epoch") if len(steps) > 1 else ()))]
+    # Steps of the first epoch lie between 0 and 1.
+    span = (math.floor(min(places)), max(places)) if places else (0.0, 0.0)
+    charts = [_chart("Training loss", loss, span, kept)]
     if mean.values:
-        charts.append(_chart("IoU on validation scenes", [*iou, mean], kept, high=1.0))
-    charts.append(_chart("Learning rate", rate, kept))
+        charts.append(_chart("IoU on validation scenes", [*iou, mean], span, kept, high=1.0))
+    charts.append(_chart("Learning rate", rate, span, kept))
     return tuple(chart for chart in charts if chart is not None)
 
 
@@ -125,20 +128,27 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _chart(title: str, curves: Sequence[_Curve], kept: int | None, high: float | None = None) -> Chart | None:
-    """A chart whose vertical axis begins at 0 or below; None without a value."""
+def _chart(
+    title: str, curves: Sequence[_Curve], span: tuple[float, float], kept: int | None, high: float | None = None
+) -> Chart | None:
+    """A chart whose vertical axis begins at 0 or below; None without a value.
+
+    Args:
+        title: Quantity on the vertical axis.
+        curves: Later ones lie on top.
+        span: First and last epoch of the horizontal axis.
+        kept: The epoch to mark.
+        high: Where the vertical axis ends; at the highest value when None.
+    """
     curves = [curve for curve in curves if curve.values]
     if not curves:
         return None
     values = [value for curve in curves for value in curve.values]
     ticks = nice_ticks(min(0.0, *values), max(values) if high is None else high)
-    places = [place for curve in curves for place, _ in curve.points]
-    # Steps of the first epoch lie between 0 and 1.
-    first, last = math.floor(min(places)), max(places)
-    span = max(last - first, 1.0)
+    (first, last), extent = span, max(span[1] - span[0], 1.0)
 
     def x(epoch: float) -> float:
-        return round(_LEFT + (epoch - first) / span * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + (epoch - first) / extent * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(value: float) -> float:
         return round(HEIGHT - _BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (HEIGHT - _TOP - _BOTTOM), 1)
@@ -154,8 +164,16 @@ def _chart(title: str, curves: Sequence[_Curve], kept: int | None, high: float |
     ]
     shown = [tick for tick in nice_ticks(first, last, 8) if first <= tick <= last and tick == int(tick)]
     x_ticks = [(x(epoch), f"{epoch:.0f}") for epoch in (shown if last > first else [first])]
-    y_ticks = [(y(tick), f"{tick:.6g}") for tick in ticks]
+    y_ticks = [(y(tick), _tick(tick)) for tick in ticks]
     return Chart(title, tuple(lines), tuple(x_ticks), tuple(y_ticks), None if kept is None else x(kept))
+
+
+def _tick(value: float) -> str:
+    """A value of the axis, in few letters: 0.05, 5e-3."""
+    if value == 0 or abs(value) >= 1e-2:
+        return f"{value:.6g}"
+    mantissa, _, exponent = f"{value:.6e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
