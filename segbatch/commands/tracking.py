@@ -27,7 +27,7 @@ _LONGEST_PARAM = 500
 
 _ENVIRONMENT = {
     # Its own defaults keep a call waiting for minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # It prints the server's address, password and all.
@@ -97,7 +97,6 @@ class TrackedRun:
             status: MLflow's word for how it ended: FINISHED, FAILED or KILLED.
             bundle: Folder to keep with the run, if any.
         """
-        self._pool.submit(self._send)
         self._pool.submit(self._end, status, bundle)
         self._pool.shutdown()
         if self._rows:
@@ -139,6 +138,9 @@ class TrackedRun:
             self._warn(error)
 
     def _end(self, status: str, bundle: Path | None) -> None:
+        self._send()
+        if self._rows:
+            return  # a server that does not answer is not asked for more
         try:
             if bundle is not None:
                 self._client.log_artifacts(self._run_id, str(bundle), "bundle")
@@ -173,4 +175,4 @@ def without_secrets(text: str) -> str:
 def _told(error: Exception) -> str:
     """An error in a line."""
     lines = without_secrets(str(error)).splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return (lines[0] if lines else type(error).__name__)[:200]

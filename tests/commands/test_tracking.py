@@ -110,8 +110,8 @@ def test_no_secret_is_told(store: Any, folder: RunFolder, tmp_path: Path) -> Non
 
 
 def test_a_training_that_goes_on_is_the_same_run_and_no_point_is_there_twice(store: Any, folder: RunFolder) -> None:
-    with pytest.raises(KeyError, match="lost"):
-        train(folder, step_event(4), epoch_event(1), step_event(14), {"kind": "epoch", "lost": True})
+    with pytest.raises(KeyError, match="history"):
+        train(folder, step_event(4), epoch_event(1), step_event(14), {"kind": "epoch"})
     first = run_of(store, folder)
     assert first.info.status == "FAILED"
     resume = {"kind": "resume", "epoch": 1, "step": 0, "global_step": 10}
