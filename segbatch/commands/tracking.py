@@ -78,7 +78,7 @@ class TrackedRun:
             if "run_id" not in known:
                 known = self._create(config, folder, fingerprint)
         except Exception as error:
-            raise InputError(f"MLflow cannot be used: {_told(error)}") from error
+            raise InputError(f"MLflow at MLFLOW_TRACKING_URI cannot be used: {_told(error)}") from error
         self._run_id = str(known["run_id"])
         self._pool = ThreadPoolExecutor(1, "mlflow")
         self._sending: Future[None] = self._pool.submit(self._send)
@@ -174,5 +174,5 @@ def without_secrets(text: str) -> str:
 
 def _told(error: Exception) -> str:
     """An error in a line."""
-    lines = without_secrets(str(error)).splitlines()
+    lines = without_secrets(str(error)).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

@@ -100,7 +100,7 @@ def training_charts(
         loss.insert(0, _Curve("steps", _thinned(inside("loss")), kind="faint"))
         rate = [_Curve("learning rate", _thinned(inside("learning_rate")))]
     iou = [
-        _Curve(name, [(float(row["epoch"]), _of_class(row, index)) for row in rows], color)
+        _Curve(name, [(float(row["epoch"]), of_class(row, index)) for row in rows], color)
         for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
     ]
     mean = _Curve("mean IoU", of("miou"), kind="mean")
@@ -126,6 +126,17 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [index * step for index in range(first, last + 1)]
+
+
+def number(value: Any) -> float | None:
+    """The value as a finite number, else None."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def of_class(row: Mapping[str, Any], index: int) -> float | None:
+    """The IoU of a class in an epoch; None also for a class that the epoch does not know."""
+    values = row.get("iou") or ()
+    return number(values[index]) if index < len(values) else None
 
 
 def _chart(
@@ -187,11 +198,6 @@ def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, 
     return thinned
 
 
-def _of_class(row: Mapping[str, Any], index: int) -> float | None:
-    values = row.get("iou") or ()
-    return number(values[index]) if index < len(values) else None
-
-
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
     commands, pen = [], False
     for point in points:
@@ -200,8 +206,3 @@ def _path(points: Sequence[tuple[float, float] | None]) -> str:
             commands.append(f"L{point[0]} {point[1]}" if pen else f"M{point[0]} {point[1]}h0")
         pen = point is not None
     return "".join(commands)
-
-
-def number(value: Any) -> float | None:
-    """The value as a finite number, else None."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segbatch.report.charts import number
+from segbatch.report.charts import number, of_class
 
 Row = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ def epoch_table(rows: Sequence[Row], num_classes: int) -> list[dict[str, Any]]:
         {
             "epoch": row["epoch"],
             **{field: number(row.get(field)) for field in fields},
-            "iou": [number(value) for value in (row.get("iou") or [None] * num_classes)],
+            "iou": [of_class(row, index) for index in range(num_classes)],
         }
         for row in rows
     ]

@@ -160,7 +160,7 @@ def test_a_server_that_is_not_there_is_said_before_work_begins(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(InputError, match=r"MLflow cannot be used: .*http://127\.0\.0\.1:1") as error:
+    with pytest.raises(InputError, match=r"MLflow at MLFLOW_TRACKING_URI cannot be used: .*http://127\.0\.0\.1:1") as error:
         train(folder)
     assert "hush" not in str(error.value)
 
