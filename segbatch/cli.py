@@ -294,11 +294,15 @@ def run(config: Config, set_: Set = None, overwrite: Overwrite = False) -> None:
 
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")]) -> None:
-    """Rebuild a run's report from its ledger."""
+    """Rebuild a run's report from its ledger; of a run that has only trained, also while it does, the training's."""
     from segbatch.commands.folder import RunFolder
-    from segbatch.commands.report import report as command
+    from segbatch.commands.report import rebuild as command
 
-    _show(command(RunFolder(run_dir)), run_dir)
+    document = command(RunFolder(run_dir))
+    if document is None:
+        print(f"Report of the training: {run_dir / 'report' / 'report.html'}")
+    else:
+        _show(document, run_dir)
 
 
 @app.command()

@@ -52,6 +52,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """The same as TensorBoard reads it."""
+        return self.path / "tensorboard"
+
+    @property
+    def samples(self) -> Path:
+        """Pictures of windows of the validation scenes and what the trained model makes of them."""
+        return self.path / "sample_predictions"
+
+    @property
     def masks(self) -> Path:
         """Class masks."""
         return self.path / "masks"
@@ -137,9 +147,11 @@ class RunFolder:
             (self.bundle, "training" in content),
             (self.split, "training" in content),
             (self.metrics, "training" in content),
+            (self.tensorboard, "training" in content),
+            (self.samples, "training" in content),
             (self.masks, mapped),
             (self.ledger, mapped),
-            (self.report, mapped),
+            (self.report, mapped or "training" in content),
         ):
             if folder.exists() and not ours:
                 raise InputError(
@@ -148,8 +160,8 @@ class RunFolder:
 
     def clear_training(self) -> None:
         """Forget a training and all that was mapped with it."""
-        self.update(training=None)
-        for folder in (self.training, self.bundle):
+        self.update(training=None, mlflow=None)
+        for folder in (self.training, self.bundle, self.tensorboard, self.samples):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
         self.clear_mapping()

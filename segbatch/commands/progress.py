@@ -32,6 +32,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def about(seconds: float) -> str:
+    """An estimate of seconds for people, in few letters: 95 s, 72 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def halo_sentence(curve: dict[str, Any] | None, default: int) -> str:
     """What was found about halos, in a line.
 
@@ -83,44 +90,3 @@ class BlockProgress:
             + (f", {self._failed} failed" if self._failed else "")
             + (f", {duration(left)} left" if self._done < self._blocks else f" in {duration(elapsed)}")
         )
-
-
-class TrainingProgress:
-    """Lines about steps and epochs.
-
-    Args:
-        class_names: By class id.
-    """
-
-    def __init__(self, class_names: tuple[str, ...]) -> None:
-        self._names = class_names
-        self._started = time.monotonic()
-        self._first_epoch = 0
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """An event of the training loop."""
-        if event["kind"] == "resume":
-            self._first_epoch = event["epoch"]
-            say(f"  going on after epoch {event['epoch']}")
-        elif event["kind"] == "step":
-            say(
-                f"  epoch {event['epoch']}/{event['epochs']}, step {event['step']}/{event['steps']}: "
-                f"loss {event['loss']:.3f}, {event['tiles_per_second']:.1f} tiles/s, "
-                f"{event['waited']:.0%} waiting"
-            )
-        elif event["kind"] == "epoch":
-            row = event["history"][-1]
-            done = row["epoch"] - self._first_epoch
-            left = (time.monotonic() - self._started) / done * (event["epochs"] - row["epoch"])
-            iou = ", ".join(
-                f"{name} {'-' if value is None else f'{value:.2f}'}"
-                for name, value in zip(self._names, row["iou"], strict=True)
-            )
-            say(
-                f"  epoch {row['epoch']}/{event['epochs']}: loss {row['loss']:.3f}, "
-                f"miou {row['miou'] or 0:.3f} ({iou})" + (f", {duration(left)} left" if left else "")
-            )
-        elif event["kind"] == "stale":
-            say(f"  no better epoch in the last {event['patience']}: training ends after epoch {event['epoch']}")
-        elif event["kind"] == "halo":
-            say(f"  {halo_sentence(event['curve'], event['halo'])}")

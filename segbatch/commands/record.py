@@ -92,6 +92,11 @@ class RunRecord:
         del data["label_map"]
         write_json(folder.ledger / _FILE, data)
 
+    @staticmethod
+    def is_in(folder: RunFolder) -> bool:
+        """Whether a run has mapped or evaluated anything there."""
+        return (folder.ledger / _FILE).is_file()
+
     @classmethod
     def load(cls, folder: RunFolder) -> Self:
         """Read what `save` wrote.
@@ -103,7 +108,7 @@ class RunRecord:
             raise InputError(f"The run {folder.path} does not exist.")
         path = folder.ledger / _FILE
         if not path.is_file():
-            raise InputError(f"{folder.path} has no ledger: nothing was mapped or evaluated there yet.")
+            raise InputError(f"{folder.path} has no ledger: nothing was trained, mapped or evaluated there yet.")
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             values, classes = data["label_values"], ClassTable.from_json(data["classes"])

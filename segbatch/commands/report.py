@@ -1,4 +1,4 @@
-"""Build a run's report from its folder: record and ledger."""
+"""Build a run's report from its folder: record and ledger, and what a training left."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,32 @@ from typing import Any
 
 import numpy as np
 
+from segbatch.classes import ClassTable
+from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.record import RunRecord, SceneRecord
+from segbatch.commands.samples import read_samples
 from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.report.summary import RunSummary, SceneResult
-from segbatch.report.write import write_report
+from segbatch.report.write import write_report, write_training_report
+
+
+def rebuild(folder: RunFolder) -> dict[str, Any] | None:
+    """Write the report afresh; of a run that has only trained, or does so now, the training's.
+
+    Returns:
+        The content of metrics.json; None where there is only a training.
+
+    Raises:
+        InputError: The folder holds no run that has trained, mapped or evaluated anything.
+    """
+    told = _training(folder)
+    if RunRecord.is_in(folder) or not told["training"]:
+        return report(folder)
+    content = folder.read()
+    classes = ClassTable.from_json(content["config"]["classes"])
+    write_training_report(RunSummary(name=str(content["name"]), classes=classes, scenes=(), **told), folder.report)
+    return None
 
 
 def report(folder: RunFolder) -> dict[str, Any]:
@@ -32,9 +53,19 @@ def report(folder: RunFolder) -> dict[str, Any]:
         classes=record.classes,
         scenes=tuple(_result(folder.path, scene, rows[scene.id], len(record.classes)) for scene in record.scenes),
         facts=record.facts,
-        training=tuple((folder.read().get("training") or {}).get("history", ())),
+        **_training(folder),
     )
     return write_report(summary, folder.report, label_map=record.label_map, nodata=record.nodata)
+
+
+def _training(folder: RunFolder) -> dict[str, Any]:
+    """What is known of the run's training, finished or not: fields of a `RunSummary`, empty without one."""
+    section = folder.read().get("training")
+    if not section:
+        return {"training": (), "steps": (), "samples": ()}
+    course = read_course(folder.metrics)
+    rows = tuple(section.get("history") or course.epochs)
+    return {"training": rows, "steps": course.steps, "samples": read_samples(folder)}
 
 
 def _result(run: Path, scene: SceneRecord, rows: Sequence[LedgerRow], num_classes: int) -> SceneResult:

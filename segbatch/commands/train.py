@@ -5,16 +5,19 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.progress import TrainingProgress, duration, say
+from segbatch.commands.listeners import Listener, listening
+from segbatch.commands.progress import duration, say
+from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
+from segbatch.commands.tracking import check_tracking
 from segbatch.config import Model, RunConfig
-from segbatch.errors import InputError
+from segbatch.errors import InputError, SegbatchError, root_message
 from segbatch.inference.plan import file_stamp
 from segbatch.masks.staging import write_whole
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from segbatch.training.job import TrainingJob
     from segbatch.training.survey import Survey, TrainingScene
 
-_HOW_NOT_WHAT = {"max_failures", "use_gpu", "min_workers", "checkpoint_steps"}
+_HOW_NOT_WHAT = {"max_failures", "use_gpu", "min_workers", "checkpoint_steps", "mlflow"}
 """Settings of the training that may change when it goes on."""
 
 
@@ -56,6 +59,8 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
+    if config.training.mlflow:
+        check_tracking()
     untrained_card(config, scenes["train"][0].info)
     folder.refuse_foreign()
     if overwrite:
@@ -66,8 +71,9 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
     folder.update(name=config.name, config=dumped, training=known)
     write_whole(folder.split, split_table(scenes))
     started = time.time()
-    with ray_session(config.cluster.address) as resources:
-        _fit(config, folder, scenes, identity, resources)
+    with listening(config, folder, identity) as listener, ray_session(config.cluster.address) as resources:
+        _fit(config, folder, scenes, identity, resources, listener)
+    _show_samples(config, folder, scenes["validate"])
     history = json.loads((folder.bundle / "segbatch.json").read_text())["training"]["history"]
     folder.update(
         training={
@@ -205,19 +211,14 @@ def _claim(folder: RunFolder, identity: str) -> bool:
     return known.get("state") == "done" and folder.bundle.exists()
 
 
-def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
-    """Tells people of the training's events, and keeps them for plots: a line of JSON each, in metrics.jsonl."""
-    progress = TrainingProgress(names)
-
-    def listen(event: dict[str, Any]) -> None:
-        progress(event)
-        # Of an epoch's event, the epoch: it carries all that were before.
-        kept = {"kind": "epoch", **event["history"][-1]} if event["kind"] == "epoch" else event
-        # A full disk must not end a training for the sake of its plots.
-        with suppress(OSError), open(folder.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 1), **kept}) + "\n")
-
-    return listen
+def _show_samples(config: RunConfig, folder: RunFolder, scenes: Sequence[Part]) -> None:
+    """Write sample predictions; without them the training is none the worse."""
+    info = scenes[0].info
+    bands = info.select_bands(config.scenes.bands)
+    try:
+        write_samples(folder, scenes, config.label_map(), config.scenes.nodata, bands)
+    except (SegbatchError, OSError, RuntimeError) as error:  # torch's word for memory that ran out, too
+        say(f"There are no sample predictions: {root_message(error)}")
 
 
 def training_scenes(config: RunConfig, scenes: Sequence[Part]) -> "tuple[TrainingScene, ...]":
@@ -287,6 +288,7 @@ def _fit(
     scenes: Labelled,
     identity: str,
     resources: Resources,
+    listener: Listener,
 ) -> None:
     from segbatch.training.trainer import Workers, fit, survey_scenes
 
@@ -308,5 +310,5 @@ def _fit(
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),
-        _listener(folder, job.classes.names),
+        listener,
     )

@@ -229,6 +229,9 @@ class Training(_Section):
     """How often training starts again from its last checkpoint when a worker or node is lost."""
     seed: int = Field(default=0, ge=0)
     """Seed of tiles, augmentation and initial weights."""
+    mlflow: bool | Literal["bundle"] = False
+    """Log the training to the MLflow server of the environment variable MLFLOW_TRACKING_URI; bundle: the trained
+    model too."""
 
     @field_validator("tile")
     @classmethod

@@ -64,3 +64,7 @@ class Window:
     def relative_to(self, other: "Window") -> "Window":
         """The same rectangle counted from the upper left pixel of ``other``."""
         return Window(self.col_off - other.col_off, self.row_off - other.row_off, self.width, self.height)
+
+    def shifted(self, cols: int, rows: int) -> "Window":
+        """The window moved to the right and down."""
+        return Window(self.col_off + cols, self.row_off + rows, self.width, self.height)

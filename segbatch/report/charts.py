@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from segbatch.classes import ClassTable
 
@@ -12,6 +12,8 @@ WIDTH, HEIGHT = 520, 250
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 12, 34
 
+_MOST_POINTS = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -19,13 +21,15 @@ class Line:
 
     Args:
         name: What it shows.
-        path: SVG path data; epochs without a finite value break the curve.
-        color: ``#rrggbb``, or None for the chart's main curve.
+        path: SVG path data; points without a finite value break the curve.
+        color: ``#rrggbb``, or None for curves that have none of their own.
+        kind: Of those: main; mean, of coloured ones; or faint.
     """
 
     name: str
     path: str
     color: str | None = None
+    kind: Literal["main", "mean", "faint"] = "main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Chart:
         lines: Curves; later ones lie on top.
         x_ticks: (x, text) of the epochs.
         y_ticks: (y, text) of the values.
+        mark: x of the kept epoch, or None.
         left: x of the vertical axis.
         right: x of the right border.
         bottom: y of the horizontal axis.
@@ -46,27 +51,67 @@ class Chart:
     lines: tuple[Line, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
+    mark: float | None = None
     left: int = _LEFT
     right: int = WIDTH - _RIGHT
     bottom: int = HEIGHT - _BOTTOM
 
 
-def training_charts(rows: Sequence[Mapping[str, Any]], classes: ClassTable) -> tuple[Chart, ...]:
-    """The loss, and the mean and class IoU on validation scenes; a quantity without a value has no chart."""
-    epochs = [float(row["epoch"]) for row in rows]
-    losses = [_number(row.get("loss")) for row in rows]
-    mious = [_number(row.get("miou")) for row in rows]
-    charts = []
-    if any(value is not None for value in losses):
-        present = [value for value in losses if value is not None]
-        charts.append(_chart("Training loss", epochs, [("loss", None, losses)], min(0.0, *present), max(present)))
-    if any(value is not None for value in mious):
-        curves: list[tuple[str, str | None, list[float | None]]] = [
-            (name, color, [_number((row.get("iou") or {index: None})[index]) for row in rows])
-            for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
-        ]
-        charts.append(_chart("IoU on validation scenes", epochs, [*curves, ("mean IoU", None, mious)], 0.0, 1.0))
-    return tuple(charts)
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """Values at epochs, or between them; None where there is none."""
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+    color: str | None = None
+    kind: Literal["main", "mean", "faint"] = "main"
+
+    @property
+    def values(self) -> list[float]:
+        return [value for _, value in self.points if value is not None]
+
+
+def training_charts(
+    rows: Sequence[Mapping[str, Any]],
+    classes: ClassTable,
+    steps: Sequence[Mapping[str, Any]] = (),
+    kept: int | None = None,
+) -> tuple[Chart, ...]:
+    """The loss, the mean and class IoU on validation scenes, and the learning rate.
+
+    A quantity without a value has no chart.
+
+    Args:
+        rows: Of the epochs.
+        classes: The class table.
+        steps: Rows of steps, for what goes on inside epochs.
+        kept: The epoch to mark.
+    """
+
+    def of(field: str) -> list[tuple[float, float | None]]:
+        return [(float(row["epoch"]), number(row.get(field))) for row in rows]
+
+    def inside(field: str) -> list[tuple[float, float | None]]:
+        return [(row["epoch"] - 1 + row["step"] / row["steps"], number(row.get(field))) for row in steps]
+
+    loss = [_Curve("mean of the epoch", of("loss"))]
+    rate = [_Curve("learning rate", of("learning_rate"))]
+    if len(steps) > 1:
+        loss.insert(0, _Curve("steps", _thinned(inside("loss")), kind="faint"))
+        rate = [_Curve("learning rate", _thinned(inside("learning_rate")))]
+    iou = [
+        _Curve(name, [(float(row["epoch"]), of_class(row, index)) for row in rows], color)
+        for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
+    ]
+    mean = _Curve("mean IoU", of("miou"), kind="mean")
+    places = [place for place, _ in (*of("epoch"), *(inside("epoch") if len(steps) > 1 else ()))]
+    # Steps of the first epoch lie between 0 and 1.
+    span = (math.floor(min(places)), max(places)) if places else (0.0, 0.0)
+    charts = [_chart("Training loss", loss, span, kept)]
+    if mean.values:
+        charts.append(_chart("IoU on validation scenes", [*iou, mean], span, kept, high=1.0))
+    charts.append(_chart("Learning rate", rate, span, kept))
+    return tuple(chart for chart in charts if chart is not None)
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -83,31 +128,74 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
+def number(value: Any) -> float | None:
+    """The value as a finite number, else None."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def of_class(row: Mapping[str, Any], index: int) -> float | None:
+    """The IoU of a class in an epoch; None also for a class that the epoch does not know."""
+    values = row.get("iou") or ()
+    return number(values[index]) if index < len(values) else None
+
+
 def _chart(
-    title: str,
-    epochs: Sequence[float],
-    curves: Sequence[tuple[str, str | None, list[float | None]]],
-    low: float,
-    high: float,
-) -> Chart:
-    ticks = nice_ticks(low, high)
-    first, span = epochs[0], max(epochs[-1] - epochs[0], 1.0)
+    title: str, curves: Sequence[_Curve], span: tuple[float, float], kept: int | None, high: float | None = None
+) -> Chart | None:
+    """A chart whose vertical axis begins at 0 or below; None without a value.
+
+    Args:
+        title: Quantity on the vertical axis.
+        curves: Later ones lie on top.
+        span: First and last epoch of the horizontal axis.
+        kept: The epoch to mark.
+        high: Where the vertical axis ends; at the highest value when None.
+    """
+    curves = [curve for curve in curves if curve.values]
+    if not curves:
+        return None
+    values = [value for curve in curves for value in curve.values]
+    ticks = nice_ticks(min(0.0, *values), max(values) if high is None else high)
+    (first, last), extent = span, max(span[1] - span[0], 1.0)
 
     def x(epoch: float) -> float:
-        return round(_LEFT + (epoch - first) / span * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + (epoch - first) / extent * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(value: float) -> float:
         return round(HEIGHT - _BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (HEIGHT - _TOP - _BOTTOM), 1)
 
-    lines = []
-    for name, color, values in curves:
-        points = [None if value is None else (x(epoch), y(value)) for epoch, value in zip(epochs, values, strict=True)]
-        if any(point is not None for point in points):
-            lines.append(Line(name, _path(points), color))
-    round_epochs = [tick for tick in nice_ticks(epochs[0], epochs[-1], 8) if epochs[0] <= tick <= epochs[-1]]
-    shown = [tick for tick in round_epochs if tick == int(tick)] if len(epochs) > 1 else epochs
-    x_ticks = [(x(epoch), f"{epoch:.0f}") for epoch in shown]
-    return Chart(title, tuple(lines), tuple(x_ticks), tuple((y(tick), f"{tick:.6g}") for tick in ticks))
+    lines = [
+        Line(
+            curve.name,
+            _path([None if value is None else (x(place), y(value)) for place, value in curve.points]),
+            curve.color,
+            curve.kind,
+        )
+        for curve in curves
+    ]
+    shown = [tick for tick in nice_ticks(first, last, 8) if first <= tick <= last and tick == int(tick)]
+    x_ticks = [(x(epoch), f"{epoch:.0f}") for epoch in (shown if last > first else [first])]
+    y_ticks = [(y(tick), _tick(tick)) for tick in ticks]
+    return Chart(title, tuple(lines), tuple(x_ticks), tuple(y_ticks), None if kept is None else x(kept))
+
+
+def _tick(value: float) -> str:
+    """A value of the axis, in few letters: 0.05, 5e-3."""
+    if value == 0 or abs(value) >= 1e-2:
+        return f"{value:.6g}"
+    mantissa, _, exponent = f"{value:.6e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+    """At most `_MOST_POINTS` points, each the mean of neighbours."""
+    size = -(-len(points) // _MOST_POINTS)
+    thinned: list[tuple[float, float | None]] = []
+    for start in range(0, len(points), size):
+        some = points[start : start + size]
+        values = [value for _, value in some if value is not None]
+        thinned.append((some[-1][0], sum(values) / len(values) if values else None))
+    return thinned
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
@@ -118,8 +206,3 @@ def _path(points: Sequence[tuple[float, float] | None]) -> str:
             commands.append(f"L{point[0]} {point[1]}" if pen else f"M{point[0]} {point[1]}h0")
         pen = point is not None
     return "".join(commands)
-
-
-def _number(value: Any) -> float | None:
-    """The value as a finite number, else None."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

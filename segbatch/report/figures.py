@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def scene_tiles(
     def image() -> NDArray[np.uint8]:
         assert scene.image is not None
         with open_scene(scene.image, nodata) as reader:
-            return image_rgb(reader.thumbnail(max_side, _shown_bands(reader.info, bands)))
+            return image_rgb(reader.thumbnail(max_side, shown_bands(reader.info, bands)))
 
     def label() -> NDArray[np.uint8]:
         assert scene.label is not None
@@ -97,6 +98,18 @@ def scene_tiles(
         tiles.append(_tile("label", label, shape))
     tiles.append(_tile("class mask", mask, shape))
     return tuple(tiles)
+
+
+def shown_bands(info: SceneInfo, wanted: Sequence[int | str] | None = None) -> tuple[int, ...]:
+    """Which bands a picture shows: three as RGB, else one as grey; see `scene_tiles`."""
+    if wanted is not None:
+        bands = info.select_bands(wanted)
+    else:
+        names = [name.casefold() for name in info.band_names]
+        colors = ("red", "green", "blue")
+        known = all(names.count(color) == 1 for color in colors)
+        bands = info.select_bands(colors) if known else info.data_bands
+    return bands[:3] if len(bands) >= 3 else bands[:1]
 
 
 def image_rgb(pixels: Pixels) -> NDArray[np.uint8]:
@@ -127,11 +140,21 @@ def panel_png(tiles: Sequence[Tile]) -> bytes:
     return _encode(np.concatenate(strips[:-1], axis=1), "PNG")
 
 
-def tile_uri(tile: Tile) -> str:
-    """A tile as a ``data:`` URI: JPEG for photographs, PNG for flat colours."""
+def encoded(tile: Tile) -> tuple[bytes, Literal["jpeg", "png"]]:
+    """A tile as a file and the file's kind: JPEG for photographs, PNG for flat colours."""
     if tile.caption == "image":
-        return f"data:image/jpeg;base64,{base64.b64encode(_encode(tile.pixels, 'JPEG')).decode()}"
-    return f"data:image/png;base64,{base64.b64encode(_encode(tile.pixels, 'PNG')).decode()}"
+        return _encode(tile.pixels, "JPEG"), "jpeg"
+    return _encode(tile.pixels, "PNG"), "png"
+
+
+def tile_uri(tile: Tile) -> str:
+    """A tile as a ``data:`` URI."""
+    return data_uri(*encoded(tile))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A picture as a ``data:`` URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _read_mask(path: str, max_side: int) -> NDArray[np.uint8]:
@@ -154,17 +177,6 @@ def _tile(caption: str, read: Callable[[], NDArray[np.uint8]], shape: tuple[int,
 def _tile_shape(width: int, height: int, max_side: int) -> tuple[int, int]:
     factor = max(1.0, width / max_side, height / max_side)
     return max(1, round(height / factor)), max(1, round(width / factor))
-
-
-def _shown_bands(info: SceneInfo, wanted: Sequence[int | str] | None) -> tuple[int, ...]:
-    if wanted is not None:
-        bands = info.select_bands(wanted)
-    else:
-        names = [name.casefold() for name in info.band_names]
-        colors = ("red", "green", "blue")
-        known = all(names.count(color) == 1 for color in colors)
-        bands = info.select_bands(colors) if known else info.data_bands
-    return bands[:3] if len(bands) >= 3 else bands[:1]
 
 
 def _is_dark(values: NDArray[np.uint8]) -> bool:

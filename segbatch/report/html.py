@@ -10,6 +10,7 @@ from segbatch.report.charts import training_charts
 from segbatch.report.document import POLICY
 from segbatch.report.summary import RunSummary
 from segbatch.report.tables import area_field
+from segbatch.report.training import epoch_table, kept_epoch, training_facts
 
 MOST_PANELS = 24
 """Scenes that are shown as pictures."""
@@ -22,6 +23,7 @@ _MOST_GROUPS = 200
 _MOST_FAILED = 50
 _MOST_MATRIX_CLASSES = 40
 _MOST_CLASS_COLUMNS = 8
+_MOST_EPOCHS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,22 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The pictures of a scene."""
+    """The pictures of a scene, or of a window of one."""
 
-    scene: str
+    title: str
     pictures: tuple[Picture, ...]
 
 
-def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[Panel]) -> str:
+def render_html(
+    document: dict[str, Any], summary: RunSummary, panels: Sequence[Panel], samples: Sequence[Panel] = ()
+) -> str:
     """The page. Nothing in it depends on the time or place of writing.
 
     Args:
         document: What `metrics_document` returns for the summary.
         summary: The run.
         panels: Pictures of the first scenes.
+        samples: Pictures of the training's sample predictions.
     """
     environment = Environment(
         loader=PackageLoader("segbatch.report"),
@@ -66,9 +71,12 @@ def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=figure, percent=percent, count=count, area=area, cell=cell)
+    environment.filters.update(figure=figure, percent=percent, count=count, area=area, cell=cell, short=short)
     scenes, failed = document["scenes"], document["failed"]
     mapped = len(scenes) - len(failed)
+    rows = summary.training
+    kept = kept_epoch(rows)
+    kept_number = None if kept is None else kept["epoch"]
     return environment.get_template("report.html.j2").render(
         document=document,
         no_value=_NO_VALUE,
@@ -83,7 +91,14 @@ def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[
         groups=document["groups"][:_MOST_GROUPS],
         scenes=scenes[:MOST_SCENES],
         panels=panels,
-        charts=training_charts(summary.training, summary.classes),
+        mapped=bool(scenes),
+        epochs=rows,
+        shown_epochs=epoch_table(rows[-_MOST_EPOCHS:], len(document["classes"])),
+        epoch_columns=len(document["classes"]) <= _MOST_CLASS_COLUMNS,
+        kept_epoch=kept_number,
+        training_facts=training_facts(rows) if rows else (),
+        charts=training_charts(rows, summary.classes, summary.steps, kept_number),
+        samples=samples,
         policy=POLICY,
     )
 
@@ -91,6 +106,11 @@ def render_html(document: dict[str, Any], summary: RunSummary, panels: Sequence[
 def figure(value: float | None) -> str:
     """Format a metric with three decimals."""
     return _NO_VALUE if value is None else f"{value:.3f}"
+
+
+def short(value: float | None) -> str:
+    """Format a number of any size with three digits."""
+    return _NO_VALUE if value is None else f"{value:.3g}"
 
 
 def percent(value: float | None) -> str:

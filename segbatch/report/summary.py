@@ -82,6 +82,19 @@ class SceneResult:
         return self.width * self.height
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A window of a validation scene and what the trained model makes of it.
+
+    Args:
+        title: Where it is, and why it is shown.
+        pictures: (caption, path of a JPEG or PNG file) of the image, the label and the class mask.
+    """
+
+    title: str
+    pictures: tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunSummary:
     """Everything a report shows of a run.
@@ -92,7 +105,9 @@ class RunSummary:
         scenes: Every scene of the run, failed ones too, in the order of the catalog.
         facts: (label, value) lines for the report's header: bundle, core, halo, throughput, ...
         training: One row an epoch, in order: ``{"epoch", "loss", "miou", "iou": [...], "learning_rate",
-            "seconds"}``; empty when the run did not train.
+            "tiles_per_second", "waited", "train_seconds", "validate_seconds"}``; empty when the run did not train.
+        steps: Of the training, rows of steps: ``{"epoch", "step", "steps", "loss", "learning_rate"}``.
+        samples: Of the training, sample predictions.
 
     Raises:
         ValueError: Counts of a scene are not those of this class table.
@@ -103,6 +118,8 @@ class RunSummary:
     scenes: tuple[SceneResult, ...]
     facts: tuple[tuple[str, str], ...] = ()
     training: tuple[Mapping[str, Any], ...] = ()
+    steps: tuple[Mapping[str, Any], ...] = ()
+    samples: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.classes)

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from segbatch.classes import LabelMap
 from segbatch.masks.staging import write_whole
 from segbatch.report.document import metrics_document
-from segbatch.report.figures import panel_png, scene_tiles, tile_uri
+from segbatch.report.figures import data_uri, panel_png, scene_tiles, tile_uri
 from segbatch.report.html import MOST_PANELS, Panel, Picture, render_html
 from segbatch.report.summary import RunSummary
 from segbatch.report.tables import confusion_csv, per_class_csv, per_scene_csv
+
+PAGE = "report.html"
 
 
 def write_report(
@@ -51,9 +55,36 @@ def write_report(
     _write_text(folder / "per_class.csv", per_class_csv(document))
     _write_text(folder / "per_scene.csv", per_scene_csv(document))
     _write_text(folder / "confusion.csv", confusion_csv(document))
-    _write_text(folder / "report.html", render_html(document, summary, panels))
+    _write_text(folder / PAGE, render_html(document, summary, panels, _samples(summary)))
     _write_text(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
+
+
+def write_training_report(summary: RunSummary, out_dir: str | Path) -> None:
+    """Write report.html of a run that has trained and mapped nothing yet.
+
+    Args:
+        summary: The run, without scenes.
+        out_dir: Folder; made if need be.
+    """
+    _write_text(Path(out_dir) / PAGE, render_html(metrics_document(summary), summary, (), _samples(summary)))
+
+
+def _samples(summary: RunSummary) -> list[Panel]:
+    return [
+        Panel(sample.title, tuple(_file_picture(caption, path) for caption, path in sample.pictures))
+        for sample in summary.samples
+    ]
+
+
+def _file_picture(caption: str, path: str) -> Picture:
+    """A picture from its file, as it is."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as picture:
+            kind, (width, height) = str(picture.format).lower(), picture.size
+        return Picture(caption, data_uri(Path(path).read_bytes(), kind), None, width, height)
+    except OSError as error:
+        return Picture(caption, "", error.strerror or "the file is damaged", 0, 0)
 
 
 def _write_text(path: Path, text: str) -> None:

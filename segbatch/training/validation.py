@@ -9,7 +9,7 @@ from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.evaluation import confusion_matrix
 from segbatch.geometry import BlockGrid, Lattice, Window, fit_core
 from segbatch.inference.predictor import Predictor
-from segbatch.scenes import LabelReader, open_scene
+from segbatch.scenes import LabelReader, Pixels, SceneReader, open_scene
 from segbatch.scenes.scene import read_padded
 from segbatch.training.survey import TrainingScene
 
@@ -51,18 +51,27 @@ def validate(
                 number += 1
                 if number % part[1] != part[0]:
                     continue
-                values, valid = read_padded(image, _shifted(block.read, crop), scene.bands)
-                within = block.read.intersection(Window(0, 0, crop.width, crop.height))
-                assert within is not None
-                outside = np.ones(valid.shape, bool)
-                outside[within.relative_to(block.read).slices] = False
-                valid[outside] = False  # a core may reach beyond the scene's window
+                values, valid = read_within(image, block.read, crop, scene.bands)
                 mask = predictor.predict(values, valid, grid.tiling(block), kept=block.kept).mask
-                ids = label.read(_shifted(block.owned, crop))
+                ids = label.read(block.owned.shifted(crop.col_off, crop.row_off))
                 ids[~valid[block.kept.slices]] = IGNORE_INDEX
                 total += confusion_matrix(ids, mask, label_map.num_classes)
     return total
 
 
-def _shifted(window: Window, crop: Window) -> Window:
-    return Window(window.col_off + crop.col_off, window.row_off + crop.row_off, window.width, window.height)
+def read_within(image: SceneReader, window: Window, crop: Window, bands: Sequence[int]) -> Pixels:
+    """Read a window of a part of a scene; what is outside of the part is not valid.
+
+    Args:
+        image: The scene.
+        window: In pixels of the part. It has some of them, and may reach beyond.
+        crop: The part.
+        bands: 1-based band numbers.
+    """
+    values, valid = read_padded(image, window.shifted(crop.col_off, crop.row_off), bands)
+    within = window.intersection(Window(0, 0, crop.width, crop.height))
+    assert within is not None
+    outside = np.ones(valid.shape, bool)
+    outside[within.relative_to(window).slices] = False
+    valid[outside] = False
+    return Pixels(values, valid)

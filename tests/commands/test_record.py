@@ -71,7 +71,7 @@ def test_a_damaged_record_is_said(tmp_path: Path, content: str) -> None:
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         report(RunFolder(tmp_path / "x"))
-    with pytest.raises(InputError, match="nothing was mapped or evaluated there yet"):
+    with pytest.raises(InputError, match="nothing was trained, mapped or evaluated there yet"):
         report(RunFolder(tmp_path))
 
 

@@ -22,10 +22,12 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import segbatch.commands.train as train_module
 from segbatch.classes import LabelMap
 from segbatch.cli import main
+from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
 from segbatch.geometry import Window
 from segbatch.inference.predictor import Predictor
@@ -36,7 +38,8 @@ from segbatch.training.validation import validate
 
 WriteRaster = Callable[..., str]
 HEIGHT, WIDTH = 128, 160
-EPOCHS = 3
+EPOCHS, STEPS = 3, 3
+FILES = ["bundle", "metrics.jsonl", "run.json", "sample_predictions", "split.csv", "tensorboard"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def write_scenes(folder: Path, write: WriteRaster) -> Path:
                 "model": {"encoder": "resnet18", "options": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}},
                 "training": {
                     "epochs": EPOCHS,
-                    "steps_per_epoch": 3,
+                    "steps_per_epoch": STEPS,
                     "tile": 64,
                     "batch_size": 4,
                     "precision": "float32",
@@ -118,6 +121,13 @@ class Trained:
 def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory, make_raster: WriteRaster) -> Trained:
     path = write_scenes(tmp_path_factory.mktemp("trained"), make_raster)
     return Trained(path, path.parent / "run", segbatch("train", str(path)))
+
+
+def event_points(run: Path, tag: str) -> list[tuple[int, float]]:
+    """A curve as TensorBoard reads it."""
+    reader = EventAccumulator(str(run / "tensorboard"))
+    reader.Reload()
+    return [(event.step, event.value) for event in reader.Scalars(tag)]
 
 
 def figures(history: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -184,6 +194,25 @@ def test_metrics_tell_the_course_line_by_line(trained: Trained) -> None:
     assert figures(epochs) == figures(trained.history)
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
     assert {"kind", "time", "halo", "curve"} <= set(lines[-1])
+
+
+@pytest.mark.ray
+def test_what_training_leaves_is_there_to_look_at(trained: Trained, tmp_path: Path) -> None:
+    assert event_points(trained.run, "epoch/miou") == [
+        (row["epoch"] * STEPS, pytest.approx(row["miou"], abs=1e-6)) for row in trained.history
+    ]
+    samples = json.loads((trained.run / "sample_predictions" / "samples.json").read_text())["samples"]
+    assert [sample["window"] for sample in samples] == [[0, 0, WIDTH, HEIGHT]]
+    assert samples[0]["pixel_accuracy"] > 0.6
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    said = segbatch("report", str(run))
+    assert said.code == 0
+    assert "Report of the training" in said.text
+    page = (run / "report" / "report.html").read_text()
+    assert "Sample predictions" in page
+    assert "Learning rate" in page
+    assert [path.name for path in (run / "report").iterdir()] == ["report.html"]
 
 
 @pytest.mark.ray
@@ -269,7 +298,7 @@ def test_run_json_tells_how_training_went(trained: Trained) -> None:
         assert 0 <= row["waited"] <= 1
     assert training["history"][-1]["loss"] < training["history"][0]["loss"]
     assert not (trained.run / ".training").exists()
-    assert sorted(path.name for path in trained.run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
+    assert sorted(path.name for path in trained.run.iterdir()) == FILES
 
 
 @pytest.mark.ray
@@ -304,11 +333,12 @@ def test_a_split_is_written_kept_and_can_be_given_back(trained: Trained, tmp_pat
 @pytest.mark.ray
 def test_progress_is_said_epoch_by_epoch(trained: Trained) -> None:
     lines = [line.strip() for line in trained.said.text.splitlines()]
-    assert [line.split(":")[0] for line in lines if line.startswith("epoch ") and ", step" not in line] == [
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch ") and "%:" not in line] == [
         "epoch 1/3",
         "epoch 2/3",
         "epoch 3/3",
     ]
+    assert sum(line.startswith("miou 0.") and "dark 0." in line for line in lines) == EPOCHS
     assert lines[-2].startswith("share of pixels that differ from the whole image's, at cores of 1024 px: halo 8 px: ")
     assert "going on after" not in trained.said.text
     assert "Traceback" not in trained.said.text
@@ -362,7 +392,7 @@ def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained
     assert said.code == 0, said.text
     assert "2 workers" in said.text
     assert (run / "bundle" / "model.safetensors").read_bytes() != older
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
+    assert sorted(path.name for path in run.iterdir()) == FILES
     record = json.loads((run / "run.json").read_text())
     assert record["mapping"] is None
     assert [row["epoch"] for row in record["training"]["history"]] == [1, 2]
@@ -421,9 +451,11 @@ def test_a_killed_driver_and_a_killed_worker_cost_nothing(trained: Trained, tmp_
     assert said.code == 0, said.text
     assert len(killed) == 1
     assert said.text.count("going on after epoch") == 2
+    assert [at for at, _ in event_points(run, "epoch/miou")] == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert [row["epoch"] for row in read_course(run / "metrics.jsonl").epochs] == [1, 2, 3]
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
+    assert sorted(path.name for path in run.iterdir()) == FILES
 
 
 @pytest.mark.ray
@@ -447,7 +479,7 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
     assert f"going on after epoch {EPOCHS}" in said.text
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
-    assert sorted(path.name for path in run.iterdir()) == ["bundle", "metrics.jsonl", "run.json", "split.csv"]
+    assert sorted(path.name for path in run.iterdir()) == FILES
 
 
 @pytest.mark.ray

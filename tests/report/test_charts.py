@@ -66,3 +66,32 @@ def test_long_training_has_few_round_ticks():
 
 def test_no_training_no_chart():
     assert training_charts([], CLASSES) == ()
+
+
+def test_steps_lie_inside_their_epochs_and_the_kept_epoch_is_marked():
+    rows = [{"epoch": e, "loss": 1.0, "miou": 0.5, "iou": [0.5, 0.5], "learning_rate": 1e-3} for e in (1, 2)]
+    steps = [{"epoch": e, "step": s, "steps": 4, "loss": 2.0, "learning_rate": 2e-3} for e in (1, 2) for s in (2, 4)]
+    loss, iou, rate = training_charts(rows, CLASSES, steps, kept=2)
+    assert [line.name for line in loss.lines] == ["steps", "mean of the epoch"]
+    (x1, _), (x2, _), (x3, _), (x4, _) = points(loss.lines[0].path)
+    assert (x2 - x1, x3 - x2, x4 - x3) == pytest.approx(((x4 - loss.left) / 4,) * 3, abs=0.15)
+    assert (x2, x4) == tuple(x for x, _ in points(iou.lines[-1].path))
+    assert loss.mark == iou.mark == rate.mark == x4 == loss.right
+    assert [text for _, text in loss.x_ticks] == ["0", "1", "2"]
+    assert rate.lines[0].path.count("L") == 3
+    assert [text for _, text in rate.y_ticks] == ["0", "5e-4", "1e-3", "1.5e-3", "2e-3"]
+
+
+def test_many_steps_are_drawn_as_means_of_neighbours():
+    rows = [{"epoch": 1, "loss": 1.0, "miou": None, "iou": None}]
+    steps = [{"epoch": 1, "step": s, "steps": 9000, "loss": float(s % 2)} for s in range(1, 9001)]
+    (loss,) = training_charts(rows, CLASSES, steps)
+    found = points(loss.lines[0].path)
+    assert len(found) == 300
+    assert {y for _, y in found} == {(loss.y_ticks[0][0] + loss.y_ticks[-1][0]) / 2}
+    assert found[-1][0] == loss.right
+
+
+def test_a_class_that_an_epoch_does_not_know_has_no_curve():
+    (chart,) = training_charts([{"epoch": 1, "miou": 0.5, "iou": [0.5]}], CLASSES)
+    assert [line.name for line in chart.lines] == ["water", "mean IoU"]

@@ -63,7 +63,7 @@ def render(run, panels=()):
 def test_page_is_well_formed_and_has_every_part(run):
     page = Page(render(run))
     assert page.open == []
-    assert set(page.tables) == {"classes", "confusion", "groups", "scenes"}
+    assert set(page.tables) == {"classes", "confusion", "groups", "scenes", "epochs"}
     for text in (
         "trial",
         "unet-1f2e",
@@ -122,6 +122,42 @@ def test_names_are_escaped_everywhere(make_scene, make_failed_scene, make_run, r
     assert [attrs["src"] for tag, attrs in page.tags if tag == "img"] == ["data:,"]
     assert NASTY in page.text
     assert "a & b" in page.text
+
+
+def test_of_a_training_alone_there_is_the_training_alone(make_run):
+    rows = [
+        {
+            "epoch": epoch, "loss": 1 / epoch, "miou": miou, "pixel_accuracy": 0.7, "iou": [0.1, None, 0.5],
+            "learning_rate": 9.8e-4, "tiles_per_second": 10.0 * epoch, "waited": 0.1 * epoch,
+            "train_seconds": 100.0, "validate_seconds": 20.0,
+        }
+        for epoch, miou in ((1, 0.25), (2, 0.75), (3, 0.75))
+    ]  # fmt: skip
+    run = make_run((), training=rows)
+    samples = [Panel(NASTY, (Picture("image", "data:,", None, 4, 4), Picture("label", "", "it is gone", 0, 0)))]
+    html = render_html(metrics_document(run), run, (), samples)
+    page = Page(html)
+    assert page.open == []
+    assert "<script" not in html
+    assert set(page.tables) == {"epochs"}
+    header, *figures = page.tables["epochs"]
+    assert header == [
+        "Epoch", "Loss", "Mean IoU", "Pixel accuracy", "water", "forest", "road", "Learning rate", "Tiles/s", "Waiting",
+    ]  # fmt: skip
+    assert figures[1] == ["2 (kept)", "0.500", "0.750", "0.700", "0.100", "\u2013", "0.500", "0.00098", "20", "20.0 %"]
+    for text in ("3 epochs of training; nothing is mapped yet", "2 of 3", "20.0 tiles a second", "20.0% of the time",
+                 "5 min and 60 s", NASTY, "cannot be shown: it is gone"):  # fmt: skip
+        assert text in page.text
+    assert "No scene has a label" not in page.text
+    assert not re.search(r"https?://", html)
+
+
+def test_of_many_epochs_the_last_are_in_the_table(make_run):
+    rows = [{"epoch": epoch, "loss": float("nan"), "miou": None, "iou": None} for epoch in range(1, 301)]
+    run = make_run((), training=rows)
+    page = Page(render_html(metrics_document(run), run, ()))
+    assert [row[0] for row in page.tables["epochs"]][1:3] == ["101", "102"]
+    assert "The last 200 of 300" in page.text
 
 
 def test_page_refers_to_nothing_outside(run):

@@ -1,5 +1,6 @@
 """The report's folder: its files, their agreement, and the page in a real browser."""
 
+import base64
 import csv
 import io
 import json
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from segbatch.classes import NODATA, LabelMap
-from segbatch.report import write_report
+from segbatch.report import Sample, write_report, write_training_report
 from segbatch.report.html import MOST_PANELS
 
 LABELS = LabelMap(3)
@@ -130,3 +131,19 @@ def test_page_opens_in_a_browser(run, tmp_path):
         color = [int(item["color"][i : i + 2], 16) for i in (1, 3, 5)]
         # Swatch, legend and bar have a few thousand pixels: so many show that the pictures are drawn, too.
         assert (pixels == color).all(axis=1).sum() > 15_000, item["name"]
+
+
+def test_a_report_of_a_training_is_made_of_files(tmp_path, make_run):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    Image.new("RGB", (20, 10)).save(tmp_path / "b.jpeg")
+    (tmp_path / "c.png").write_text("no picture")
+    pictures = tuple((name, str(tmp_path / name)) for name in ("a.png", "b.jpeg", "c.png", "d.png"))
+    rows = ({"epoch": 1, "loss": 1.0, "miou": 0.5, "iou": [0.5, 0.5, 0.5]},)
+    run = make_run((), training=rows, samples=(Sample("place", pictures),))
+    write_training_report(run, tmp_path / "report")
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["report.html"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count('width="20" height="10"') == 2
+    assert base64.b64encode((tmp_path / "b.jpeg").read_bytes()).decode() in page
+    assert page.count("cannot be shown") == 2
+    assert "No such file" in page

@@ -1,0 +1,95 @@
+"""Who hears of a training's events: people, metrics.jsonl, TensorBoard and, on request, MLflow."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from segbatch.commands.course import append_row, event_row, read_course
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.progress import say
+from segbatch.commands.tensorboard import EventFile
+from segbatch.commands.tracking import TrackedRun
+from segbatch.commands.training_progress import TrainingProgress
+from segbatch.config import RunConfig
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> Iterator[Listener]:
+    """A function that takes the training's events, as long as it lasts.
+
+    A full disk or a server that is gone must not end a training for the sake of its curves.
+
+    Args:
+        config: The run's configuration.
+        folder: The run's folder.
+        fingerprint: Of the training.
+
+    Raises:
+        InputError: MLflow is wanted and cannot be used.
+    """
+    names = config.class_table().names
+    tracked = None
+    if config.training.mlflow:
+        tracked = TrackedRun(config, folder, fingerprint, read_course(folder.metrics))
+    status = "FAILED"
+    files = _Files(folder, names)
+    progress = TrainingProgress(names, config.training.batch_size)
+
+    def listen(event: dict[str, Any]) -> None:
+        progress(event)
+        row = event_row(event)
+        files.add(row)
+        if tracked is not None:
+            tracked.add(row)
+
+    try:
+        yield listen
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        files.close()
+        if tracked is not None:
+            finished = status == "FINISHED" and config.training.mlflow == "bundle"
+            tracked.close(status, folder.bundle if finished else None)
+
+
+class _Files:
+    """metrics.jsonl and TensorBoard's file. What cannot be written is said once."""
+
+    def __init__(self, folder: RunFolder, names: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._names = names
+        self._events: EventFile | None = None
+        self._warned = False
+        self._open()
+
+    def add(self, row: dict[str, Any]) -> None:
+        try:
+            append_row(self._folder.metrics, row)
+            if row["kind"] == "resume":
+                self._open()  # what is done again is in the file already
+            elif self._events is not None:
+                self._events.add(row)
+        except OSError as error:
+            self._warn(error)
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _open(self) -> None:
+        self.close()
+        try:
+            self._events = EventFile(self._folder.tensorboard, self._names, read_course(self._folder.metrics))
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            say(f"  The training's curves will have gaps: {error.strerror or error}")
