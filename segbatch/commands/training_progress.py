@@ -30,7 +30,7 @@ class TrainingProgress:
         """An event of the training loop."""
         kind = event["kind"]
         if kind == "resume":
-            self._pace.resume(event["global_step"], time.monotonic())
+            self._pace.resume(time.monotonic())
             step = f" and {event['step']} steps" if event.get("step") else ""
             say(f"  going on after epoch {event['epoch']}{step}")
         elif kind == "step":
@@ -57,14 +57,13 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._from = 0
         self._since: float | None = None
         self._per_step: float | None = None
         self._after_epoch: float | None = None
 
-    def resume(self, global_step: int, now: float) -> None:
-        """The training goes on after a step."""
-        self._from, self._since = global_step, now
+    def resume(self, now: float) -> None:
+        """The training goes on."""
+        self._since = now
 
     def step(self, event: dict[str, Any], batch_size: int) -> str:
         """What to say of the time left in the middle of an epoch."""
@@ -75,12 +74,11 @@ class Pace:
     def epoch(self, event: dict[str, Any], now: float) -> str:
         """What to say of it after an epoch."""
         row = event["history"][-1]
-        done = event["global_step"] - self._from
-        self._per_step = row["train_seconds"] / max(1, done)
+        self._per_step = row["train_seconds"] * row["epoch"] / event["global_step"]
         # Of an epoch that began before this process did, or with it, the clock tells too much.
         whole = row["train_seconds"] + row["validate_seconds"] if self._since is None else now - self._since
         self._after_epoch = max(row["validate_seconds"], whole - row["train_seconds"])
-        self._from, self._since = event["global_step"], now
+        self._since = now
         epochs = event["epochs"] - row["epoch"]
         return self._told(epochs * event["global_step"] // row["epoch"], epochs)
 

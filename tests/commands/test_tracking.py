@@ -162,8 +162,6 @@ def test_a_server_that_is_not_there_is_said_before_work_begins(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     said = r"MLflow at MLFLOW_TRACKING_URI cannot be used: .*http://127\.0\.0\.1:1"
     with pytest.raises(InputError, match=said) as error:
-        InputError, match=r"MLflow at MLFLOW_TRACKING_URI cannot be used: .*http://127\.0\.0\.1:1"
-    ) as error:
         train(folder)
     assert "hush" not in str(error.value)
 
