@@ -90,7 +90,7 @@ def test_best_is_what_is_kept(mious: list[float | None], best: bool) -> None:
 
 def test_a_training_that_goes_on_is_judged_by_what_this_process_does() -> None:
     pace = Pace()
-    pace.resume(STEPS + 6, now=100.0)
+    pace.resume(now=100.0)
     # The rest of the epoch, four steps of 2 s, and 7 s of validation and checkpoint.
     event = {**epoch_event(2), "history": [row(1, train_seconds=999.0), row(2, train_seconds=8.0)]}
     assert pace.epoch(event, now=115.0) == ", 54 s left"
