@@ -18,6 +18,8 @@ from segbatch.config.schema import (
     WindowEntry,
     local_folder,
 )
+from segbatch.config.space import Settings, draw, read_setting, with_settings
+from segbatch.config.tune import Range, Tune
 
 __all__ = [
     "Actors",
@@ -28,16 +30,22 @@ __all__ = [
     "Inference",
     "LabelledSceneEntry",
     "Model",
+    "Range",
     "Role",
     "RunConfig",
     "SceneEntry",
     "Scenes",
+    "Settings",
     "Training",
+    "Tune",
     "WindowEntry",
+    "draw",
     "load_config",
     "local_folder",
     "parse_config",
     "parse_section",
     "read_classes",
+    "read_setting",
     "read_yaml",
+    "with_settings",
 ]

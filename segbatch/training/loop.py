@@ -35,7 +35,9 @@ from segbatch.training.tiles import TileSampler
 from segbatch.training.validation import validate
 
 _STATE = "state.pt"
-_HISTORY = "history.json"
+HISTORY = "history.json"
+"""In a checkpoint: a row for each epoch."""
+
 _BUNDLE = "bundle"
 _SECONDS_BETWEEN_EVENTS = 5.0
 
@@ -60,6 +62,7 @@ class TrainingJob:
         settings: How it is fitted.
         steps_per_epoch: Optimizer steps an epoch.
         threads: Torch threads a worker.
+        calibrate: Whether to measure the halo when the last epoch is over.
     """
 
     classes: ClassTable
@@ -74,6 +77,7 @@ class TrainingJob:
     settings: Training
     steps_per_epoch: int
     threads: int
+    calibrate: bool = True
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -123,7 +127,7 @@ def train_loop(config: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             learner.load(Path(folder) / _STATE)
-            history = json.loads((Path(folder) / _HISTORY).read_text())
+            history = json.loads((Path(folder) / HISTORY).read_text())
             bundle = load_bundle(Path(folder) / _BUNDLE)
         tell({"kind": "resume", "epoch": len(history)})
     for epoch in range(len(history), job.settings.epochs):
@@ -161,7 +165,7 @@ def train_loop(config: dict[str, Any]) -> None:
         tell({"kind": "epoch", "history": history, "epochs": job.settings.epochs})
     assert bundle is not None  # there is at least one epoch
     # What a resumed worker finds decides for all of them alike: each that reports waits for the others.
-    if bundle.card.halo_curve is None:
+    if job.calibrate and bundle.card.halo_curve is None:
         if rank == 0:
             bundle = _calibrated(bundle, job, device)
         _report(learner, bundle, history, rank, config["scratch"])
@@ -290,7 +294,7 @@ def _report(learner: Learner, bundle: Bundle, history: list[dict[str, Any]], ran
     folder.mkdir(parents=True)
     try:
         learner.save(folder / _STATE)
-        (folder / _HISTORY).write_text(json.dumps(history))
+        (folder / HISTORY).write_text(json.dumps(history))
         save_bundle(folder / _BUNDLE, bundle)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(os.fspath(folder)))
     finally:

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,15 @@ class Workers:
     max_failures: int
 
 
-def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Path, listener: Listener) -> None:
+def fit(
+    job: TrainingJob,
+    workers: Workers,
+    storage: Path,
+    name: str,
+    bundle: Path,
+    listener: Listener,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> None:
     """Train and leave the best model in ``bundle``.
 
     Running it again with the same ``storage`` and ``name`` goes on from the last checkpoint.
@@ -73,6 +81,7 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
         name: Of the training inside ``storage``.
         bundle: Folder to write.
         listener: Takes progress events.
+        callbacks: Called by Ray Train's controller, in its process; what they raise ends the training.
 
     Raises:
         TrainingError: Training failed and is not worth trying again.
@@ -93,6 +102,7 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
                 storage_path=os.fspath(storage),
                 failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+                callbacks=list[Any](callbacks),
             ),
         )
         try:
