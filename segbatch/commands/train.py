@@ -5,20 +5,24 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import TrainingProgress, duration, say
 from segbatch.commands.scenes import OpenScene, check_alike, open_role
-from segbatch.config import Model, Role, RunConfig
+from segbatch.config import Model, Role, RunConfig, Training
 from segbatch.errors import InputError
 from segbatch.inference.plan import file_stamp
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
 from segbatch.runtime import Resources, ray_session
+
+if TYPE_CHECKING:
+    from segbatch.training.loop import TrainingJob
+    from segbatch.training.survey import Survey, TrainingScene
 
 
 def train(config: RunConfig, overwrite: bool = False) -> Path:
@@ -39,27 +43,17 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         "validate": open_role(config, "validate"),
     }
     check_alike(config, [*scenes["train"], *scenes["validate"]])
-    if config.training.batch_size % config.training.workers:
-        raise InputError(
-            f"training.batch_size {config.training.batch_size} cannot be shared evenly by "
-            f"{config.training.workers} workers: make it a multiple."
-        )
-    share = config.training.batch_size // config.training.workers
-    if share % config.training.accumulate:
-        raise InputError(
-            f"training.accumulate {config.training.accumulate} does not divide a worker's {share} tiles a step evenly: "
-            "choose a divisor."
-        )
+    check_shares(config.training)
     folder.create()
-    starting = _starting_weights(config.model, folder.read().get("training") or {})
-    identity = _fingerprint(config, scenes, starting)
+    starting = starting_weights(config.model, folder.read().get("training") or {})
+    identity = fingerprint(config, scenes, starting)
     if not overwrite and _claim(folder, identity):
         say(f"{folder.bundle} is trained already.")
         return folder.bundle
     untrained_card(config)
     folder.refuse_foreign()
     if overwrite:
-        _spare_starting_weights(config.model, folder)
+        spare_starting_weights(config.model, folder)
         folder.clear_training()
     known = {"fingerprint": identity, "state": "running", "starting": starting}
     dumped = config.model_dump(by_alias=True, mode="json")
@@ -84,6 +78,25 @@ def train(config: RunConfig, overwrite: bool = False) -> Path:
         f"in epoch {best['epoch']}, kept in {folder.bundle}"
     )
     return folder.bundle
+
+
+def check_shares(settings: Training) -> None:
+    """A step's tiles can be shared evenly between workers, and a worker's between parts.
+
+    Raises:
+        InputError: They cannot.
+    """
+    if settings.batch_size % settings.workers:
+        raise InputError(
+            f"training.batch_size {settings.batch_size} cannot be shared evenly by "
+            f"{settings.workers} workers: make it a multiple."
+        )
+    share = settings.batch_size // settings.workers
+    if share % settings.accumulate:
+        raise InputError(
+            f"training.accumulate {settings.accumulate} does not divide a worker's {share} tiles a step evenly: "
+            "choose a divisor."
+        )
 
 
 def untrained_card(config: RunConfig) -> Card:
@@ -125,7 +138,7 @@ def untrained_card(config: RunConfig) -> Card:
     )
 
 
-def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
+def fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], starting: list[Any]) -> str:
     """What decides the bundle."""
     settings = config.training.model_dump(mode="json", exclude={"max_failures", "use_gpu"})
     described: list[Any] = [
@@ -147,7 +160,7 @@ def _fingerprint(config: RunConfig, scenes: dict[Role, list[OpenScene]], startin
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
+def starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     """What tells the files that the weights come from apart from later ones of the same name.
 
     Of a training that has begun already it is in run.json: the files may be gone by now.
@@ -169,7 +182,7 @@ def _starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _spare_starting_weights(model: Model, folder: RunFolder) -> None:
+def spare_starting_weights(model: Model, folder: RunFolder) -> None:
     """Refuse to throw away what the next training is to start from."""
     for path in (model.weights, model.init):
         if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(folder.path.resolve()):
@@ -216,6 +229,64 @@ def _listener(folder: RunFolder, names: tuple[str, ...]) -> Callable[[dict[str, 
     return listen
 
 
+def training_scenes(config: RunConfig, scenes: Sequence[OpenScene]) -> "tuple[TrainingScene, ...]":
+    """Scenes as training takes them."""
+    from segbatch.training.survey import TrainingScene
+
+    return tuple(
+        TrainingScene(
+            id=ref.id,
+            image=ref.image,
+            label=ref.label or "",
+            bands=info.select_bands(config.scenes.bands),
+            window=ref.crop(info.width, info.height),
+            nodata=config.scenes.nodata,
+        )
+        for ref, info in scenes
+    )
+
+
+def tell_classes(config: RunConfig, survey: "Survey") -> None:
+    """Say how much there is of each class."""
+    found = survey.class_pixels
+    total = int(found.sum())
+    names = config.class_table().names
+    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(names, found, strict=True))
+    say(f"{total:,} labelled pixels: {shares}")
+
+
+def make_job(config: RunConfig, scenes: dict[Role, list[OpenScene]], survey: "Survey", threads: int) -> "TrainingJob":
+    """What the workers need to know.
+
+    Args:
+        config: The run's.
+        scenes: For training and validation.
+        survey: Of the training scenes, in cells of half a tile.
+        threads: Of each worker.
+    """
+    from segbatch.training.loop import TrainingJob
+
+    settings = config.training
+    train_scenes = training_scenes(config, scenes["train"])
+    area = sum(scene.window.area for scene in train_scenes)
+    first = scenes["train"][0][1]
+    bands = first.select_bands(config.scenes.bands)
+    return TrainingJob(
+        classes=config.class_table(),
+        label_map=config.label_map(),
+        train=train_scenes,
+        validate=training_scenes(config, scenes["validate"]),
+        survey=survey,
+        band_names=tuple(first.band_names[band - 1] for band in bands),
+        bands=bands if config.scenes.bands else None,
+        dtype=first.dtype,
+        model=_absolute(config.model),
+        settings=settings,
+        steps_per_epoch=settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size))),
+        threads=threads,
+    )
+
+
 def _fit(
     config: RunConfig,
     folder: RunFolder,
@@ -223,53 +294,17 @@ def _fit(
     identity: str,
     resources: Resources,
 ) -> None:
-    from segbatch.training.loop import TrainingJob
-    from segbatch.training.survey import TrainingScene
     from segbatch.training.trainer import Workers, fit, survey_scenes
 
     settings = config.training
-    train_scenes, validate_scenes = (
-        tuple(
-            TrainingScene(
-                id=ref.id,
-                image=ref.image,
-                label=ref.label or "",
-                bands=info.select_bands(config.scenes.bands),
-                window=ref.crop(info.width, info.height),
-                nodata=config.scenes.nodata,
-            )
-            for ref, info in scenes[role]
-        )
-        for role in ("train", "validate")
-    )
-    label_map, classes = config.label_map(), config.class_table()
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
     cpus = resources.cpus_for(settings.workers, use_gpu)
-    survey = survey_scenes(train_scenes, settings.tile // 2, label_map)
-    found = survey.class_pixels
-    total = int(found.sum())
-    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(classes.names, found, strict=True))
-    say(f"{total:,} labelled pixels: {shares}")
-    area = sum(scene.window.area for scene in train_scenes)
-    steps = settings.steps_per_epoch or max(1, round(area / (settings.tile**2 * settings.batch_size)))
-    first = scenes["train"][0][1]
-    job = TrainingJob(
-        classes=classes,
-        label_map=label_map,
-        train=train_scenes,
-        validate=validate_scenes,
-        survey=survey,
-        band_names=tuple(first.band_names[band - 1] for band in first.select_bands(config.scenes.bands)),
-        bands=first.select_bands(config.scenes.bands) if config.scenes.bands else None,
-        dtype=first.dtype,
-        model=_absolute(config.model),
-        settings=settings,
-        steps_per_epoch=steps,
-        threads=cpus,
-    )
+    survey = survey_scenes(training_scenes(config, scenes["train"]), settings.tile // 2, config.label_map())
+    tell_classes(config, survey)
+    job = make_job(config, scenes, survey, cpus)
     say(
-        f"Training {config.model.architecture} with {config.model.encoder}: {settings.epochs} epochs of {steps} "
-        f"steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
+        f"Training {config.model.architecture} with {config.model.encoder}: {settings.epochs} epochs of "
+        f"{job.steps_per_epoch} steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
         + ("a GPU each" if use_gpu else f"{cpus} CPU{'s' if cpus > 1 else ''} each")
     )
     fit(
@@ -278,5 +313,5 @@ def _fit(
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),
-        _listener(folder, classes.names),
+        _listener(folder, job.classes.names),
     )

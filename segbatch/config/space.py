@@ -100,7 +100,8 @@ def _checked(config: RunConfig) -> dict[str, list[Any] | Range]:
 
 
 def _check_key(key: str) -> None:
-    known = [f"{name}.{field}" for name, section in _SECTIONS.items() for field in section.model_fields]
+    known = [f"model.{field}" for field in Model.model_fields]
+    known += [f"training.{field}" for field in Training.model_fields]
     if key in _SAME_FOR_ALL:
         raise InputError(f"{_SOURCE}: {key}: is nothing to search, {_SAME_FOR_ALL[key]}.")
     is_option = key.startswith("model.options.") and key.count(".") == 2
@@ -113,9 +114,6 @@ def _check_key(key: str) -> None:
         raise InputError(f"{_SOURCE}: {key}: only keys of model and training can be searched{end}")
 
 
-_SECTIONS = {"model": Model, "training": Training}
-
-
 def _contains(among: list[Any] | Range, value: Any) -> bool:
     if isinstance(among, Range):
         return isinstance(value, int | float) and among.ends[0] <= value <= among.ends[1]
@@ -125,7 +123,7 @@ def _contains(among: list[Any] | Range, value: Any) -> bool:
 def _points(values: Mapping[str, list[Any] | Range], seed: int) -> Iterator[Settings]:
     import torch
 
-    engine = torch.quasirandom.SobolEngine(len(values), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    engine = torch.quasirandom.SobolEngine(len(values), scramble=True, seed=seed)
     for point in engine.draw(_POINTS, dtype=torch.float64).tolist():
         yield {key: _at(among, share) for (key, among), share in zip(values.items(), point, strict=True)}
 
