@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def tune(self) -> Path:
+        """What a search for settings has found."""
+        return self.path / "tune"
+
+    @property
     def masks(self) -> Path:
         """Class masks."""
         return self.path / "masks"
@@ -86,7 +91,7 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left. Shards are swept with their store."""
         products = (self.masks / name for name in (CONFIDENCE, PROBABILITIES))
-        for folder in (self.path, self.ledger, self.masks, *products, self.report):
+        for folder in (self.path, self.tune, self.ledger, self.masks, *products, self.report):
             for entry in list(folder.glob(f"*{PARTIAL}")) + list(folder.glob(f".*{PARTIAL}")):
                 if entry.is_dir():
                     shutil.rmtree(entry, ignore_errors=True)
@@ -129,8 +134,9 @@ class RunFolder:
         content = self.read()
         mapped = bool(content.get("mapping") or content.get("evaluation"))
         for folder, ours in (
-            (self.bundle, "training" in content),
+            (self.bundle, "training" in content or "tune" in content),
             (self.metrics, "training" in content),
+            (self.tune, "tune" in content),
             (self.masks, mapped),
             (self.ledger, mapped),
             (self.report, mapped),
@@ -141,9 +147,9 @@ class RunFolder:
                 )
 
     def clear_training(self) -> None:
-        """Forget a training and all that was mapped with it."""
-        self.update(training=None)
-        for folder in (self.training, self.bundle):
+        """Forget a training, or a search, and all that was mapped with its bundle."""
+        self.update(training=None, tune=None)
+        for folder in (self.training, self.bundle, self.tune):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
         self.clear_mapping()

@@ -59,13 +59,13 @@ def training_charts(rows: Sequence[Mapping[str, Any]], classes: ClassTable) -> t
     charts = []
     if any(value is not None for value in losses):
         present = [value for value in losses if value is not None]
-        charts.append(_chart("Training loss", epochs, [("loss", None, losses)], min(0.0, *present), max(present)))
+        charts.append(line_chart("Training loss", epochs, [("loss", None, losses)], min(0.0, *present), max(present)))
     if any(value is not None for value in mious):
         curves: list[tuple[str, str | None, list[float | None]]] = [
             (name, color, [_number((row.get("iou") or {index: None})[index]) for row in rows])
             for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
         ]
-        charts.append(_chart("IoU on validation scenes", epochs, [*curves, ("mean IoU", None, mious)], 0.0, 1.0))
+        charts.append(line_chart("IoU on validation scenes", epochs, [*curves, ("mean IoU", None, mious)], 0.0, 1.0))
     return tuple(charts)
 
 
@@ -83,13 +83,22 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _chart(
+def line_chart(
     title: str,
     epochs: Sequence[float],
     curves: Sequence[tuple[str, str | None, list[float | None]]],
     low: float,
     high: float,
 ) -> Chart:
+    """Curves over epochs.
+
+    Args:
+        title: Quantity on the vertical axis.
+        epochs: Where the values are.
+        curves: (name, colour or None for the main one, a value or None for each epoch); later ones lie on top.
+        low: Least value of the axis.
+        high: Largest value.
+    """
     ticks = nice_ticks(low, high)
     first, span = epochs[0], max(epochs[-1] - epochs[0], 1.0)
 

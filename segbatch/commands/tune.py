@@ -1,0 +1,359 @@
+"""Look for better settings: many short trainings, of which the best model becomes the run's bundle."""
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.progress import counted, duration, halo_sentence, say
+from segbatch.commands.scenes import OpenScene, check_alike, open_role
+from segbatch.commands.train import (
+    check_shares,
+    fingerprint,
+    make_job,
+    spare_starting_weights,
+    starting_weights,
+    tell_classes,
+    training_scenes,
+    untrained_card,
+)
+from segbatch.commands.trials import TrialLog
+from segbatch.config import Role, RunConfig, Settings, Tune, draw, with_settings
+from segbatch.errors import InputError, TrainingError
+from segbatch.masks.staging import write_whole
+from segbatch.report.trials import TrialResult, short_keys, shown, trials_csv, trials_html
+from segbatch.runtime import Resources, ray_session
+
+if TYPE_CHECKING:
+    from segbatch.training.survey import Survey
+    from segbatch.training.trial import Trial
+
+_LEAST_CPUS = 4
+"""Of a worker of one of several trials at the same time: fewer would make each of them wait for its tiles."""
+
+Scenes = dict[Role, list[OpenScene]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found.
+
+    Args:
+        folder: Of the run.
+        trials: Those that have begun, by number.
+        best: The one whose model is the run's bundle.
+    """
+
+    folder: RunFolder
+    trials: tuple[TrialResult, ...]
+    best: TrialResult
+
+    def command(self, config: Path, words: Sequence[str]) -> str:
+        """The command line that repeats the best trial as a training.
+
+        Args:
+            config: The configuration of the search.
+            words: ``key=value`` words that it was changed with.
+        """
+        own = [f"{key}={_yaml(value)}" for key, value in self.best.settings.items()]
+        sets = " ".join(f"--set {shlex.quote(word)}" for word in [*words, *own, "output=DIR"])
+        return f"segbatch train {shlex.quote(str(config))} {sets}"
+
+    def lines(self, config: Path, words: Sequence[str]) -> list[tuple[str, str]]:
+        """(name, value) lines for people; the arguments are those of ``command``."""
+        failed = [("failed", f"trial {t.number}: {t.reason}") for t in self.trials if t.state == "failed"]
+        return [
+            *failed,
+            ("best", f"trial {self.best.number}, miou {self.best.miou:.3f}, kept in {self.folder.bundle}"),
+            ("map with it", f"segbatch run {shlex.quote(str(self.folder.tune / 'best.yaml'))}"),
+            ("train it anew", self.command(config, words)),
+            ("charts", str(self.folder.tune / "trials.html")),
+        ]
+
+
+def tune(config: RunConfig, overwrite: bool = False) -> Found:
+    """Search as the configuration says.
+
+    Running it again goes on where an earlier search stopped: trials that have ended are not run again.
+
+    Raises:
+        InputError: Bad input, or the run's folder holds something else.
+        TrainingError: No trial came to a model.
+    """
+    folder = RunFolder(Path(config.output))
+    scenes: Scenes = {"train": open_role(config, "train"), "validate": open_role(config, "validate")}
+    check_alike(config, [*scenes["train"], *scenes["validate"]])
+    points = draw(config)
+    configs = [with_settings(config, settings) for settings in points]
+    _check(configs)
+    folder.create()
+    identity = _identity(config, configs, scenes)
+    _claim(folder, identity, overwrite)
+    if overwrite:
+        for candidate in configs:
+            spare_starting_weights(candidate.model, folder)
+        folder.clear_training()
+    folder.tune.mkdir(exist_ok=True)
+    record = folder.read().get("tune") or {}
+    folder.update(name=config.name, tune={**record, "fingerprint": identity, "state": "running"})
+    log = TrialLog(folder.tune / "trials.jsonl")
+    if all(trial.state == "failed" for trial in log.results(points)):
+        log.forget_failures()
+    ended = {trial.number for trial in log.results(points) if trial.state != "unfinished"}
+    pending = [number for number in range(1, len(points) + 1) if number not in ended]
+    seconds = config.tune.hours * 3600 - log.clock if config.tune.hours else None
+    best = _best(log.results(points)) if not pending or (seconds is not None and seconds <= 0) else None
+    if best is not None and folder.bundle.exists() and record.get("best", {}).get("trial") == best.number:
+        say(f"{folder.tune} has {counted(len(log.results(points)), 'trial')}: the search is done already.")
+    else:
+        with ray_session(config.cluster.address) as resources:
+            best = _search(folder, log, points, configs, pending, scenes, resources, seconds, record)
+    return _conclude(folder, log, points, configs, best, scenes, identity)
+
+
+def _check(configs: Sequence[RunConfig]) -> None:
+    """Find what cannot be before the first trial: tiles that workers cannot share, networks that cannot be built."""
+    known = set()
+    for config in configs:
+        check_shares(config.training)
+        model = config.model.model_dump_json()
+        if model not in known:
+            known.add(model)
+            untrained_card(config)
+
+
+def _identity(config: RunConfig, configs: Sequence[RunConfig], scenes: Scenes) -> str:
+    """What decides the trials: not how many of them there are, nor how long they may take."""
+    models = {candidate.model.model_dump_json(): candidate.model for candidate in configs}
+    starting = [starting_weights(model, {}) for model in models.values() if model.weights or model.init]
+    search = config.tune.model_dump(mode="json", include={"space", "seed", "grace_epochs", "reduction_factor"})
+    described = [fingerprint(config, scenes, starting), search]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+
+def _claim(folder: RunFolder, identity: str, overwrite: bool) -> None:
+    """Make sure that the folder is free or holds this very search."""
+    content = folder.read()
+    known = content.get("tune") or {}
+    if not overwrite and known.get("fingerprint") != identity and (known or content.get("training")):
+        what = "a search with other scenes or settings" if known else "a training"
+        raise InputError(
+            f"{folder.path} holds {what}. Choose another output folder, or give --overwrite to throw it and its "
+            "masks away."
+        )
+    folder.refuse_foreign()
+
+
+def _search(
+    folder: RunFolder,
+    log: TrialLog,
+    points: Sequence[Settings],
+    configs: Sequence[RunConfig],
+    pending: Sequence[int],
+    scenes: Scenes,
+    resources: Resources,
+    seconds: float | None,
+    record: dict[str, Any],
+) -> TrialResult:
+    """Run what is left, and put the best model where the run's bundle goes."""
+    from segbatch.training.search import Halving, finish, search
+    from segbatch.training.trainer import Workers
+
+    settings, tuning = configs[0].training, configs[0].tune
+    use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
+    concurrent = min(_concurrent(tuning, settings.workers, use_gpu, resources), max(1, len(pending)))
+    cpus = resources.cpus_for(settings.workers * concurrent, use_gpu)
+    workers = Workers(settings.workers, cpus, use_gpu, settings.max_failures)
+    storage = folder.training.absolute()
+    surveys: dict[int, Survey] = {}
+
+    def trial(number: int) -> "Trial":
+        return _trial(number, points, configs[number - 1], scenes, surveys, log, cpus)
+
+    trials = [trial(number) for number in pending]
+    each = "a GPU" if use_gpu else counted(cpus, "CPU")
+    say(
+        f"{counted(len(points), 'trial')} of up to {counted(settings.epochs, 'epoch')}"
+        + (f", {len(points) - len(pending)} of them done" if len(pending) < len(points) else "")
+        + f"; {concurrent} at a time, {counted(settings.workers, 'worker')} with {each} each"
+    )
+    if trials:
+        storage.mkdir(exist_ok=True)
+        listen = _Listener(log, points, pending, settings.epochs, lambda: _prune(storage, log, points, record))
+        halving = Halving(settings.epochs, tuning.grace_epochs, tuning.reduction_factor)
+        limit = {} if seconds is None else {"seconds": seconds}
+        search(trials, log.epochs, halving, workers, concurrent, storage, listen, **limit)
+    results = log.results(points)
+    best = _best(results)
+    if best is None:
+        failed = next((result for result in results if result.state == "failed"), None)
+        raise TrainingError(
+            f"No trial came to a model. Trial {failed.number}: {failed.reason}"
+            if failed
+            else "The time was up before a trial had an epoch behind it: raise tune.hours."
+        )
+    if not (folder.bundle.exists() and record.get("best", {}).get("trial") == best.number):
+        finish(trial(best.number), len(best.history), workers, storage, folder.bundle.absolute(), _tell_halo)
+    _prune(storage, log, points, {"best": {"trial": best.number}})
+    return best
+
+
+def _concurrent(tuning: Tune, workers: int, use_gpu: bool, resources: Resources) -> int:
+    if tuning.concurrent != "auto":
+        return tuning.concurrent
+    room = resources.gpus // workers if use_gpu else resources.cpus // (workers * _LEAST_CPUS)
+    return max(1, room)
+
+
+def _trial(
+    number: int,
+    points: Sequence[Settings],
+    config: RunConfig,
+    scenes: Scenes,
+    surveys: "dict[int, Survey]",
+    log: TrialLog,
+    cpus: int,
+) -> "Trial":
+    """A trial, with the survey of the scenes that those of the same tile share."""
+    from segbatch.training.trainer import survey_scenes
+    from segbatch.training.trial import Trial
+
+    cell = config.training.tile // 2
+    if cell not in surveys:
+        surveys[cell] = survey_scenes(training_scenes(config, scenes["train"]), cell, config.label_map())
+        if len(surveys) == 1:
+            tell_classes(config, surveys[cell])
+    reported = sum(event["trial"] == number for event in log.epochs)
+    return Trial(number, _name(number, points[number - 1]), make_job(config, scenes, surveys[cell], cpus), reported)
+
+
+def _name(number: int, settings: Mapping[str, Any]) -> str:
+    """A trial's name, short and safe as a file name: 03-0.00159-ce+dice-384."""
+    words = [f"{number:02d}", *(shown(value) for value in settings.values())]
+    return re.sub(r"[^\w.+-]+", "_", "-".join(words))[:60]
+
+
+def _best(trials: Sequence[TrialResult]) -> TrialResult | None:
+    """The trial with the best epoch, of those that did not fail: its settings can be used again."""
+    return next((t for t in sorted(trials, key=lambda t: t.rank) if t.state != "failed" and t.history), None)
+
+
+def _prune(storage: Path, log: TrialLog, points: Sequence[Settings], record: dict[str, Any]) -> None:
+    """Remove the checkpoints of trials that have ended, but for the best's while the bundle is not of it."""
+    results = log.results(points)
+    best = _best([result for result in results if result.state != "unfinished"])
+    for result in results:
+        kept = best is not None and result.number == best.number != record.get("best", {}).get("trial")
+        if result.state != "unfinished" and not kept:
+            shutil.rmtree(storage / _name(result.number, result.settings), ignore_errors=True)
+    if storage.is_dir() and not any(storage.iterdir()):
+        storage.rmdir()
+
+
+class _Listener:
+    """Takes the search's events down, and tells people."""
+
+    def __init__(
+        self, log: TrialLog, points: Sequence[Settings], pending: Sequence[int], epochs: int, prune: Callable[[], None]
+    ) -> None:
+        self._log, self._points, self._epochs, self._prune = log, points, epochs, prune
+        self._count, self._left = len(pending), set(pending)
+        self._started = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        number = event["trial"]
+        before = _best(self._log.results(self._points))
+        self._log.add(event)
+        if event["kind"] == "start":
+            settings = self._points[number - 1]
+            say(f"  trial {number}: " + _words(settings))
+        elif event["kind"] == "epoch":
+            miou = event["miou"] or 0
+            is_best = before is None or miou > before.miou
+            say(
+                f"  trial {number}, epoch {event['epoch']}/{self._epochs}: loss {event['loss']:.3f}, miou {miou:.3f}"
+                + (", the best so far" if is_best else "")
+            )
+        else:
+            self._left.discard(number)
+            ended = self._count - len(self._left)
+            left = (time.monotonic() - self._started) / ended * len(self._left)
+            how = {"done": "is done", "stopped": "is stopped early", "failed": f"failed: {event['reason']}"}
+            say(
+                f"  trial {number} {how[event['state']]}"
+                + (f"; {counted(len(self._left), 'trial')} and {duration(left)} left" if self._left else "")
+            )
+            self._prune()
+
+
+def _words(settings: Settings) -> str:
+    return ", ".join(f"{name} {shown(settings[key])}" for key, name in short_keys(settings).items())
+
+
+def _tell_halo(event: dict[str, Any]) -> None:
+    if event["kind"] == "halo":
+        say(f"  {halo_sentence(event['curve'], event['halo'])}")
+
+
+def _conclude(
+    folder: RunFolder,
+    log: TrialLog,
+    points: Sequence[Settings],
+    configs: Sequence[RunConfig],
+    best: TrialResult,
+    scenes: Scenes,
+    identity: str,
+) -> Found:
+    """Write what was found: tables, page, the best's configuration, and the records that later commands go by."""
+    config = configs[best.number - 1]
+    starting = starting_weights(config.model, {})
+    found = Found(folder, tuple(log.results(points)), best)
+    write_whole(folder.tune / "trials.csv", trials_csv(found.trials).encode())
+    write_whole(folder.tune / "trials.html", trials_html(config.name, found.trials).encode())
+    dumped = config.model_dump(by_alias=True, mode="json")
+    head = f"# {config.name} with the settings of trial {best.number}, the best that segbatch tune has found.\n"
+    text = yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True)
+    write_whole(folder.tune / "best.yaml", (head + text).encode())
+    folder.update(
+        config=dumped,
+        # As if it had been trained with these settings, so that segbatch run and predict go on with it.
+        training={
+            "fingerprint": fingerprint(config, scenes, starting),
+            "state": "done",
+            "starting": starting,
+            "seconds": round(best.seconds, 1),
+            "history": json.loads((folder.bundle / "segbatch.json").read_text())["training"]["history"],
+        },
+        tune={
+            "fingerprint": identity,
+            "state": "done",
+            "seconds": max(event["clock"] for event in log.events),
+            "best": {"trial": best.number, "miou": best.miou, "settings": best.settings},
+            "trials": [
+                {
+                    "trial": trial.number,
+                    "state": trial.state,
+                    "reason": trial.reason,
+                    "miou": trial.miou if trial.history else None,
+                    "epochs": len(trial.history),
+                    "settings": trial.settings,
+                }
+                for trial in found.trials
+            ],
+        },
+    )
+    return found
+
+
+def _yaml(value: Any) -> str:
+    """A value as --set reads it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
