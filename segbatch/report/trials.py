@@ -77,16 +77,16 @@ def trials_table(trials: Sequence[TrialResult]) -> Table:
     names = short_keys(trials[0].settings)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Trial", justify="right", no_wrap=True)
-    for heading in ("mIoU", "Epoch", "Epochs"):
+    for heading in ("mIoU", "Best epoch"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in names.values():
         table.add_column(name, overflow="fold")
     table.add_column("", overflow="fold")
     for trial in sorted(trials, key=lambda trial: trial.rank):
         best = trial.best
-        figures = ["-", "-"] if best is None else [f"{trial.miou:.3f}", str(best["epoch"])]
+        figures = ["-", "-"] if best is None else [f"{trial.miou:.3f}", f"{best['epoch']} of {len(trial.history)}"]
         values = [Text(shown(trial.settings[key])) for key in names]
-        table.add_row(str(trial.number), *figures, str(len(trial.history)), *values, Text(_STATES[trial.state]))
+        table.add_row(str(trial.number), *figures, *values, Text(_STATES[trial.state]))
     return table
 
 

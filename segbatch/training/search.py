@@ -87,7 +87,7 @@ def search(
         return
     scratch = storage / ".ray-tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    watch = _Watch(scheduler, listener)
+    watch = _Watch(scheduler, listener, {number: trial.reported for number, trial in pending.items()})
 
     def name(trial: Any) -> str:
         return pending[trial.config["trial"]].name
@@ -108,6 +108,8 @@ def search(
                     name=scratch.name,
                     storage_path=os.fspath(storage),
                     verbose=0,
+                    # A trial's state is in its training's own checkpoints.
+                    checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=ray.tune.FailureConfig(max_failures=workers.max_failures),
                     callbacks=[watch],
                     stop=_Deadline(scheduler, watch),
@@ -195,15 +197,22 @@ class _Scheduler(FIFOScheduler):
 
 
 class _Watch(ray.tune.Callback):
-    """Tells the listener what Ray Tune has heard and decided."""
+    """Tells the listener what Ray Tune has heard and decided; each epoch once, whatever is lost.
 
-    def __init__(self, scheduler: _Scheduler, listener: Listener) -> None:
+    Args:
+        scheduler: Knows what was stopped.
+        listener: Takes events.
+        told: By trial, the epochs that it knows of.
+    """
+
+    def __init__(self, scheduler: _Scheduler, listener: Listener, told: dict[int, int]) -> None:
         self.running: set[int] = set()
-        self._scheduler, self._listener = scheduler, listener
+        self._scheduler, self._listener, self._told = scheduler, listener, told
+        self._ended: set[int] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["trial"]
-        if number not in self.running:  # once, whatever is lost
+        if number not in self.running:
             self._listener({"kind": "start", "trial": number})
         self.running.add(number)
 
@@ -212,7 +221,8 @@ class _Watch(ray.tune.Callback):
     ) -> None:
         if "end" in result:
             self._end(trial, result["end"], result["reason"])
-        else:
+        elif result["epoch"] > self._told[trial.config["trial"]]:
+            self._told[trial.config["trial"]] = result["epoch"]
             self._listener({"kind": "epoch", "trial": trial.config["trial"], **result["row"]})
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -225,7 +235,9 @@ class _Watch(ray.tune.Callback):
         self._end(trial, "failed", root_message(trial.get_error() or RuntimeError("its process was lost")))
 
     def _end(self, trial: Any, state: str, reason: str | None) -> None:
-        self._listener({"kind": "end", "trial": trial.config["trial"], "state": state, "reason": reason})
+        if trial.config["trial"] not in self._ended:
+            self._ended.add(trial.config["trial"])
+            self._listener({"kind": "end", "trial": trial.config["trial"], "state": state, "reason": reason})
 
 
 class _Deadline(ray.tune.Stopper):
