@@ -92,11 +92,15 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     folder = RunFolder(Path(config.output))
     scenes: Scenes = {"train": open_role(config, "train"), "validate": open_role(config, "validate")}
     check_alike(config, [*scenes["train"], *scenes["validate"]])
+    # A search grows and never shrinks: the best may be one of those that it has had.
+    had = (folder.read().get("tune") or {}).get("drawn", 0)
+    if not overwrite and had > config.tune.trials:
+        config = config.model_copy(update={"tune": config.tune.model_copy(update={"trials": had})})
     points = draw(config)
     configs = [with_settings(config, settings) for settings in points]
     _check(configs)
     folder.create()
-    identity = _identity(config, configs, scenes)
+    identity = _identity(config, scenes)
     _claim(folder, identity, overwrite)
     if overwrite:
         for candidate in configs:
@@ -104,7 +108,7 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
         folder.clear_training()
     folder.tune.mkdir(exist_ok=True)
     record = folder.read().get("tune") or {}
-    folder.update(name=config.name, tune={**record, "fingerprint": identity, "state": "running"})
+    folder.update(name=config.name, tune={**record, "fingerprint": identity, "state": "running", "drawn": len(points)})
     log = TrialLog(folder.tune / "trials.jsonl")
     if all(trial.state == "failed" for trial in log.results(points)):
         log.forget_failures()
@@ -131,10 +135,14 @@ def _check(configs: Sequence[RunConfig]) -> None:
             untrained_card(config)
 
 
-def _identity(config: RunConfig, configs: Sequence[RunConfig], scenes: Scenes) -> str:
+def _identity(config: RunConfig, scenes: Scenes) -> str:
     """What decides the trials: not how many of them there are, nor how long they may take."""
-    models = {candidate.model.model_dump_json(): candidate.model for candidate in configs}
-    starting = [starting_weights(model, {}) for model in models.values() if model.weights or model.init]
+    others = [
+        with_settings(config, {key: value})
+        for key in ("model.weights", "model.init")
+        for value in config.tune.space.get(key, [])
+    ]
+    starting = [starting_weights(candidate.model, {}) for candidate in (config, *others)]
     search = config.tune.model_dump(mode="json", include={"space", "seed", "grace_epochs", "reduction_factor"})
     described = [fingerprint(config, scenes, starting), search]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
@@ -336,6 +344,7 @@ def _conclude(
         tune={
             "fingerprint": identity,
             "state": "done",
+            "drawn": len(points),
             "seconds": max(event["clock"] for event in log.events),
             "best": {"trial": best.number, "miou": best.miou, "settings": best.settings},
             "trials": [

@@ -80,7 +80,8 @@ class Tune(_Section):
     """What to try: for each key of model or training, as training.learning_rate, a list of values or a range,
     {uniform: [low, high]} or {log_uniform: [low, high]}."""
     trials: PositiveInt = Field(default=16, le=1000)
-    """Trainings at the most; fewer where the space has fewer settings. Raise it to go on with a search that is done."""
+    """Trainings at the most; fewer where the space has fewer settings. Raise it to go on with a search that is done;
+    fewer than it has had already change nothing."""
     seed: int = Field(default=0, ge=0)
     """Seed of the settings that are drawn."""
     concurrent: PositiveInt | Literal["auto"] = "auto"
