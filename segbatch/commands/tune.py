@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import re
+import math
 import shlex
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.progress import counted, duration, halo_sentence, say
+from segbatch.commands.progress import counted, halo_sentence, say
 from segbatch.commands.scenes import OpenScene, check_alike, open_role
 from segbatch.commands.train import (
     check_shares,
@@ -26,11 +24,11 @@ from segbatch.commands.train import (
     training_scenes,
     untrained_card,
 )
-from segbatch.commands.trials import TrialLog
-from segbatch.config import Role, RunConfig, Settings, Tune, draw, with_settings
+from segbatch.commands.trials import Search, TrialLog, TrialProgress
+from segbatch.config import Role, RunConfig, Tune, draw, with_settings
 from segbatch.errors import InputError, TrainingError
 from segbatch.masks.staging import write_whole
-from segbatch.report.trials import TrialResult, short_keys, shown, trials_csv, trials_html
+from segbatch.report.trials import TrialResult, trials_csv, trials_html
 from segbatch.runtime import Resources, ray_session
 
 if TYPE_CHECKING:
@@ -112,16 +110,15 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     log = TrialLog(folder.tune / "trials.jsonl")
     if all(trial.state == "failed" for trial in log.results(points)):
         log.forget_failures()
-    ended = {trial.number for trial in log.results(points) if trial.state != "unfinished"}
-    pending = [number for number in range(1, len(points) + 1) if number not in ended]
-    seconds = config.tune.hours * 3600 - log.clock if config.tune.hours else None
-    best = _best(log.results(points)) if not pending or (seconds is not None and seconds <= 0) else None
-    if best is not None and folder.bundle.exists() and record.get("best", {}).get("trial") == best.number:
-        say(f"{folder.tune} has {counted(len(log.results(points)), 'trial')}: the search is done already.")
+    search = Search(points, configs, log, folder.training.absolute(), record.get("best", {}).get("trial"))
+    seconds = config.tune.hours * 3600 - log.clock if config.tune.hours else math.inf
+    best = search.best()
+    if best is not None and folder.bundle.exists() and (not search.pending or seconds <= 0) and search.has(best):
+        say(f"{folder.tune} has {counted(len(search.results()), 'trial')}: the search is done already.")
     else:
         with ray_session(config.cluster.address) as resources:
-            best = _search(folder, log, points, configs, pending, scenes, resources, seconds, record)
-    return _conclude(folder, log, points, configs, best, scenes, identity)
+            best = _search(folder, search, scenes, resources, seconds)
+    return _conclude(folder, search, best, scenes, identity)
 
 
 def _check(configs: Sequence[RunConfig]) -> None:
@@ -161,58 +158,45 @@ def _claim(folder: RunFolder, identity: str, overwrite: bool) -> None:
     folder.refuse_foreign()
 
 
-def _search(
-    folder: RunFolder,
-    log: TrialLog,
-    points: Sequence[Settings],
-    configs: Sequence[RunConfig],
-    pending: Sequence[int],
-    scenes: Scenes,
-    resources: Resources,
-    seconds: float | None,
-    record: dict[str, Any],
-) -> TrialResult:
+def _search(folder: RunFolder, search: Search, scenes: Scenes, resources: Resources, seconds: float) -> TrialResult:
     """Run what is left, and put the best model where the run's bundle goes."""
-    from segbatch.training.search import Halving, finish, search
+    from segbatch.training.search import Halving, finish, run_trials
     from segbatch.training.trainer import Workers
 
-    settings, tuning = configs[0].training, configs[0].tune
+    settings, tuning = search.configs[0].training, search.configs[0].tune
+    pending, count = search.pending, len(search.points)
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
     concurrent = min(_concurrent(tuning, settings.workers, use_gpu, resources), max(1, len(pending)))
     cpus = resources.cpus_for(settings.workers * concurrent, use_gpu)
     workers = Workers(settings.workers, cpus, use_gpu, settings.max_failures)
-    storage = folder.training.absolute()
     surveys: dict[int, Survey] = {}
-
-    def trial(number: int) -> "Trial":
-        return _trial(number, points, configs[number - 1], scenes, surveys, log, cpus)
-
-    trials = [trial(number) for number in pending]
-    each = "a GPU" if use_gpu else counted(cpus, "CPU")
+    trials = [_trial(number, search, scenes, surveys, cpus) for number in pending]
     say(
-        f"{counted(len(points), 'trial')} of up to {counted(settings.epochs, 'epoch')}"
-        + (f", {len(points) - len(pending)} of them done" if len(pending) < len(points) else "")
-        + f"; {concurrent} at a time, {counted(settings.workers, 'worker')} with {each} each"
+        f"{counted(count, 'trial')} of up to {counted(settings.epochs, 'epoch')}"
+        + (f", {count - len(pending)} of them done" if len(pending) < count else "")
+        + f"; {concurrent} at a time, {counted(settings.workers, 'worker')} with "
+        + ("a GPU each" if use_gpu else f"{counted(cpus, 'CPU')} each")
     )
     if trials:
-        storage.mkdir(exist_ok=True)
-        listen = _Listener(log, points, pending, settings.epochs, lambda: _prune(storage, log, points, record))
+        search.storage.mkdir(exist_ok=True)
         halving = Halving(settings.epochs, tuning.grace_epochs, tuning.reduction_factor)
-        limit = {} if seconds is None else {"seconds": seconds}
-        search(trials, log.epochs, halving, workers, concurrent, storage, listen, **limit)
-    results = log.results(points)
-    best = _best(results)
+        listener = TrialProgress(search, settings.epochs)
+        run_trials(trials, search.log.epochs, halving, workers, concurrent, search.storage, listener, seconds)
+    best = search.best()
     if best is None:
-        failed = next((result for result in results if result.state == "failed"), None)
-        raise TrainingError(
-            f"No trial came to a model. Trial {failed.number}: {failed.reason}"
-            if failed
-            else "The time was up before a trial had an epoch behind it: raise tune.hours."
-        )
-    if not (folder.bundle.exists() and record.get("best", {}).get("trial") == best.number):
-        finish(trial(best.number), len(best.history), workers, storage, folder.bundle.absolute(), _tell_halo)
-    _prune(storage, log, points, {"best": {"trial": best.number}})
+        raise TrainingError(_why_nothing(search.results()))
+    if not (folder.bundle.exists() and search.has(best)):
+        trial = _trial(best.number, search, scenes, surveys, cpus)
+        finish(trial, len(best.history), workers, search.storage, folder.bundle.absolute(), _tell_halo)
+    search.prune(best.number)
     return best
+
+
+def _why_nothing(trials: Sequence[TrialResult]) -> str:
+    failed = next((trial for trial in trials if trial.state == "failed"), None)
+    if failed is None:
+        return "The time was up before a trial had an epoch behind it: raise tune.hours."
+    return f"No trial came to a model. Trial {failed.number}: {failed.reason}"
 
 
 def _concurrent(tuning: Tune, workers: int, use_gpu: bool, resources: Resources) -> int:
@@ -222,89 +206,19 @@ def _concurrent(tuning: Tune, workers: int, use_gpu: bool, resources: Resources)
     return max(1, room)
 
 
-def _trial(
-    number: int,
-    points: Sequence[Settings],
-    config: RunConfig,
-    scenes: Scenes,
-    surveys: "dict[int, Survey]",
-    log: TrialLog,
-    cpus: int,
-) -> "Trial":
-    """A trial, with the survey of the scenes that those of the same tile share."""
+def _trial(number: int, search: Search, scenes: Scenes, surveys: "dict[int, Survey]", cpus: int) -> "Trial":
+    """A trial, with the survey of the scenes that it shares with those of the same tile."""
     from segbatch.training.trainer import survey_scenes
     from segbatch.training.trial import Trial
 
+    config = search.configs[number - 1]
     cell = config.training.tile // 2
     if cell not in surveys:
         surveys[cell] = survey_scenes(training_scenes(config, scenes["train"]), cell, config.label_map())
         if len(surveys) == 1:
             tell_classes(config, surveys[cell])
-    reported = sum(event["trial"] == number for event in log.epochs)
-    return Trial(number, _name(number, points[number - 1]), make_job(config, scenes, surveys[cell], cpus), reported)
-
-
-def _name(number: int, settings: Mapping[str, Any]) -> str:
-    """A trial's name, short and safe as a file name: 03-0.00159-ce+dice-384."""
-    words = [f"{number:02d}", *(shown(value) for value in settings.values())]
-    return re.sub(r"[^\w.+-]+", "_", "-".join(words))[:60]
-
-
-def _best(trials: Sequence[TrialResult]) -> TrialResult | None:
-    """The trial with the best epoch, of those that did not fail: its settings can be used again."""
-    return next((t for t in sorted(trials, key=lambda t: t.rank) if t.state != "failed" and t.history), None)
-
-
-def _prune(storage: Path, log: TrialLog, points: Sequence[Settings], record: dict[str, Any]) -> None:
-    """Remove the checkpoints of trials that have ended, but for the best's while the bundle is not of it."""
-    results = log.results(points)
-    best = _best([result for result in results if result.state != "unfinished"])
-    for result in results:
-        kept = best is not None and result.number == best.number != record.get("best", {}).get("trial")
-        if result.state != "unfinished" and not kept:
-            shutil.rmtree(storage / _name(result.number, result.settings), ignore_errors=True)
-    if storage.is_dir() and not any(storage.iterdir()):
-        storage.rmdir()
-
-
-class _Listener:
-    """Takes the search's events down, and tells people."""
-
-    def __init__(
-        self, log: TrialLog, points: Sequence[Settings], pending: Sequence[int], epochs: int, prune: Callable[[], None]
-    ) -> None:
-        self._log, self._points, self._epochs, self._prune = log, points, epochs, prune
-        self._count, self._left = len(pending), set(pending)
-        self._started = time.monotonic()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        number = event["trial"]
-        before = _best(self._log.results(self._points))
-        self._log.add(event)
-        if event["kind"] == "start":
-            settings = self._points[number - 1]
-            say(f"  trial {number}: " + _words(settings))
-        elif event["kind"] == "epoch":
-            miou = event["miou"] or 0
-            is_best = before is None or miou > before.miou
-            say(
-                f"  trial {number}, epoch {event['epoch']}/{self._epochs}: loss {event['loss']:.3f}, miou {miou:.3f}"
-                + (", the best so far" if is_best else "")
-            )
-        else:
-            self._left.discard(number)
-            ended = self._count - len(self._left)
-            left = (time.monotonic() - self._started) / ended * len(self._left)
-            how = {"done": "is done", "stopped": "is stopped early", "failed": f"failed: {event['reason']}"}
-            say(
-                f"  trial {number} {how[event['state']]}"
-                + (f"; {counted(len(self._left), 'trial')} and {duration(left)} left" if self._left else "")
-            )
-            self._prune()
-
-
-def _words(settings: Settings) -> str:
-    return ", ".join(f"{name} {shown(settings[key])}" for key, name in short_keys(settings).items())
+    reported = sum(event["trial"] == number for event in search.log.epochs)
+    return Trial(number, search.name(number), make_job(config, scenes, surveys[cell], cpus), reported)
 
 
 def _tell_halo(event: dict[str, Any]) -> None:
@@ -312,19 +226,11 @@ def _tell_halo(event: dict[str, Any]) -> None:
         say(f"  {halo_sentence(event['curve'], event['halo'])}")
 
 
-def _conclude(
-    folder: RunFolder,
-    log: TrialLog,
-    points: Sequence[Settings],
-    configs: Sequence[RunConfig],
-    best: TrialResult,
-    scenes: Scenes,
-    identity: str,
-) -> Found:
+def _conclude(folder: RunFolder, search: Search, best: TrialResult, scenes: Scenes, identity: str) -> Found:
     """Write what was found: tables, page, the best's configuration, and the records that later commands go by."""
-    config = configs[best.number - 1]
+    config = search.configs[best.number - 1]
     starting = starting_weights(config.model, {})
-    found = Found(folder, tuple(log.results(points)), best)
+    found = Found(folder, tuple(search.results()), best)
     write_whole(folder.tune / "trials.csv", trials_csv(found.trials).encode())
     write_whole(folder.tune / "trials.html", trials_html(config.name, found.trials).encode())
     dumped = config.model_dump(by_alias=True, mode="json")
@@ -344,8 +250,8 @@ def _conclude(
         tune={
             "fingerprint": identity,
             "state": "done",
-            "drawn": len(points),
-            "seconds": max(event["clock"] for event in log.events),
+            "drawn": len(search.points),
+            "seconds": max(event["clock"] for event in search.log.events),
             "best": {"trial": best.number, "miou": best.miou, "settings": best.settings},
             "trials": [
                 {

@@ -6,7 +6,6 @@ own that goes on from its last checkpoint.
 """
 
 import logging
-import math
 import os
 import shutil
 import time
@@ -53,7 +52,7 @@ class Halving:
     factor: int
 
 
-def search(
+def run_trials(
     trials: Sequence[Trial],
     past: Sequence[Mapping[str, Any]],
     halving: Halving,
@@ -61,7 +60,7 @@ def search(
     concurrent: int,
     storage: Path,
     listener: Listener,
-    seconds: float = math.inf,
+    seconds: float,
 ) -> None:
     """Run trials until all have ended or the time is up; a trial that fails is told of and ends nothing else.
 
@@ -74,7 +73,7 @@ def search(
         storage: Folder that all nodes share, for checkpoints.
         listener: Takes events in this process: ``{"kind": "start", "trial"}``; ``{"kind": "epoch", "trial", ...}`` with
             the row of the training's history; ``{"kind": "end", "trial", "state": done|stopped|failed, "reason"}``.
-        seconds: After which no epoch begins.
+        seconds: After which no epoch begins; infinite for no limit.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scheduler = _Scheduler(halving, time.monotonic() + seconds)

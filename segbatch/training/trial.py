@@ -59,6 +59,7 @@ class TrialRun(ray.tune.Trainable):
         self._rows: list[dict[str, Any]] = []
         self._end: dict[str, Any] | None = None
         self._asked = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._train, daemon=True)
         self._thread.start()
 
@@ -78,6 +79,7 @@ class TrialRun(ray.tune.Trainable):
 
     def cleanup(self) -> None:
         """Ray Tune has heard enough: end the training, if it has not ended."""
+        self._stopped.set()
         self._gate.answer.remote(False)
         self._thread.join(_SECONDS_TO_END)
         ray.kill(self._gate)
@@ -104,7 +106,7 @@ class TrialRun(ray.tune.Trainable):
                 fit(job, once, self._checkpoints, self._trial.name, bundle, _ignore, [_Ask(self._gate)])
                 return
             except TrainingError as error:
-                if not left or f"{TrainingError.__module__}." in str(error.__cause__):
+                if self._stopped.is_set() or not left or f"{TrainingError.__module__}." in str(error.__cause__):
                     raise
 
 
