@@ -136,7 +136,6 @@ class RunFolder:
         for folder, ours in (
             (self.bundle, "training" in content or "tune" in content),
             (self.metrics, "training" in content),
-            (self.tune, "tune" in content),
             (self.masks, mapped),
             (self.ledger, mapped),
             (self.report, mapped),
@@ -148,8 +147,10 @@ class RunFolder:
 
     def clear_training(self) -> None:
         """Forget a training, or a search, and all that was mapped with its bundle."""
+        # Without a search of ours a folder of that name is somebody else's.
+        found = (self.tune,) if self.read().get("tune") else ()
         self.update(training=None, tune=None)
-        for folder in (self.training, self.bundle, self.tune):
+        for folder in (self.training, self.bundle, *found):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
         self.clear_mapping()

@@ -155,6 +155,8 @@ def _claim(folder: RunFolder, identity: str, overwrite: bool) -> None:
             f"{folder.path} holds {what}. Choose another output folder, or give --overwrite to throw it and its "
             "masks away."
         )
+    if folder.tune.exists() and not known:
+        raise InputError(f"{folder.tune} is there already, and not of a search. Choose another output folder.")
     folder.refuse_foreign()
 
 

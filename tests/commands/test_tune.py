@@ -310,6 +310,17 @@ def test_a_training_is_not_searched_over(config: Path, monkeypatch: pytest.Monke
     assert "holds a training" in said.text
 
 
+def test_a_folder_of_somebody_else_is_left_alone(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = config.parent / "run" / "tune" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    monkeypatch.setattr(tune_module, "ray_session", no_ray)
+    said = segbatch("tune", str(config), "--overwrite")
+    assert said.code == 2
+    assert "not of a search" in said.text
+    assert mine.exists()
+
+
 def test_the_log_knows_what_was_tried_again_and_what_was_cut_off(tmp_path: Path) -> None:
     points = [{"training.tile": 64}, {"training.tile": 96}, {"training.tile": 128}]
     row = {"epoch": 1, "miou": 0.5, "train_seconds": 2.0, "validate_seconds": 1.0}
