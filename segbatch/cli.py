@@ -148,6 +148,29 @@ def train(config: Config, set_: Set = None, overwrite: Overwrite = False) -> Non
 
 
 @app.command()
+def tune(
+    config: Config,
+    set_: Set = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trainings at the most, in place of tune.trials.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Look for better settings with many short trainings; the best model goes to OUTPUT/bundle.
+
+    The configuration's section tune says what to try; without it learning rate, loss and tile. Trials that are worse
+    than others are stopped early. Running it again goes on where an earlier search stopped.
+    """
+    from segbatch.commands.progress import out
+    from segbatch.commands.tune import tune as command
+    from segbatch.report.trials import trials_table
+
+    words = [*(set_ or ()), *([f"tune.trials={trials}"] if trials else [])]
+    found = command(_load(config, words), overwrite)
+    out.print(trials_table(found.trials))
+    for name, text in found.lines(config, set_ or ()):
+        out.print(f"{name:<14}{text}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def predict(
     bundle: Bundle = None,
     scene: Images = None,

@@ -36,6 +36,8 @@ RAY_MODULES = {
     "inference/pipeline.py",
     "training/trainer.py",
     "training/loop.py",
+    "training/search.py",
+    "training/trial.py",
     "runtime.py",
     "commands/submit.py",
     "bench/store.py",

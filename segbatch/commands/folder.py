@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "sample_predictions"
 
     @property
+    def tune(self) -> Path:
+        """What a search for settings has found."""
+        return self.path / "tune"
+
+    @property
     def masks(self) -> Path:
         """Class masks."""
         return self.path / "masks"
@@ -101,7 +106,7 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left. Shards are swept with their store."""
         products = (self.masks / name for name in (CONFIDENCE, PROBABILITIES))
-        for folder in (self.path, self.ledger, self.masks, *products, self.report):
+        for folder in (self.path, self.tune, self.ledger, self.masks, *products, self.report):
             for entry in list(folder.glob(f"*{PARTIAL}")) + list(folder.glob(f".*{PARTIAL}")):
                 if entry.is_dir():
                     shutil.rmtree(entry, ignore_errors=True)
@@ -144,7 +149,7 @@ class RunFolder:
         content = self.read()
         mapped = bool(content.get("mapping") or content.get("evaluation"))
         for folder, ours in (
-            (self.bundle, "training" in content),
+            (self.bundle, "training" in content or "tune" in content),
             (self.split, "training" in content),
             (self.metrics, "training" in content),
             (self.tensorboard, "training" in content),
@@ -159,9 +164,11 @@ class RunFolder:
                 )
 
     def clear_training(self) -> None:
-        """Forget a training and all that was mapped with it."""
-        self.update(training=None, mlflow=None)
-        for folder in (self.training, self.bundle, self.tensorboard, self.samples):
+        """Forget a training, or a search, and all that was mapped with its bundle."""
+        # Without a search of ours a folder of that name is somebody else's.
+        found = (self.tune,) if self.read().get("tune") else ()
+        self.update(training=None, mlflow=None, tune=None)
+        for folder in (self.training, self.bundle, self.tensorboard, self.samples, *found):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
         self.clear_mapping()

@@ -94,6 +94,10 @@ def _run(path: Path) -> Lines:
     if training:
         epochs = len(training.get("history", ()))
         lines.append(("training", training["state"] + (f", {epochs} epochs" if epochs else "")))
+    if tuned := content.get("tune"):
+        found = tuned.get("best")
+        best = f", {len(tuned['trials'])} trials, the best is trial {found['trial']}" if found else ""
+        lines.append(("tuning", tuned["state"] + best))
     if mapping:
         rows = read_ledger(folder.ledger).values() if folder.ledger.exists() else []
         failed = sum(row.error is not None for row in rows)

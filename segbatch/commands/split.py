@@ -50,7 +50,7 @@ def open_labelled(config: RunConfig) -> Labelled:
         division = divide(parts, rule, counter)
         found = {"train": division.train, "validate": division.validate}
     check_alike(config, [*found["train"], *found["validate"]])
-    _check_tile(config.training.tile, [part.window for part in found["train"]])
+    check_tile(config.training.tile, [part.window for part in found["train"]])
     warnings = check_leakage(found["train"], found["validate"], buffer=buffer, tile=tile, by_block=by_block)
     say(f"Training on {_described(found['train'])}; validating on {_described(found['validate'])}")
     if chosen is not None:
@@ -62,7 +62,7 @@ def open_labelled(config: RunConfig) -> Labelled:
     return found
 
 
-def _check_tile(tile: int, windows: Sequence[Window]) -> None:
+def check_tile(tile: int, windows: Sequence[Window]) -> None:
     """At least one scene holds a whole tile; what is missing of others is filled with nothing.
 
     Raises:

@@ -202,7 +202,18 @@ def _claim(folder: RunFolder, identity: str) -> bool:
     Returns:
         Whether the training is done already.
     """
-    known = folder.read().get("training") or {}
+    content = folder.read()
+    known, tuned = content.get("training") or {}, content.get("tune") or {}
+    if tuned and known.get("fingerprint") != identity:
+        raise InputError(
+            f"{folder.path} holds what segbatch tune has found"
+            + (
+                f": take {folder.tune / 'best.yaml'} as the configuration to go on with it. Else choose"
+                if known
+                else ", which is not finished. Choose"
+            )
+            + " another output folder, or give --overwrite to throw it away."
+        )
     if known and known.get("fingerprint") != identity:
         raise InputError(
             f"{folder.path} holds a training with other scenes or settings. Choose another output folder, or "

@@ -19,6 +19,8 @@ from segbatch.config.schema import (
     WindowEntry,
     local_folder,
 )
+from segbatch.config.space import Settings, draw, read_setting, with_settings
+from segbatch.config.tune import Range, Tune
 
 __all__ = [
     "Actors",
@@ -29,17 +31,23 @@ __all__ = [
     "Inference",
     "LabelledSceneEntry",
     "Model",
+    "Range",
     "Role",
     "RunConfig",
     "SceneEntry",
     "Scenes",
+    "Settings",
     "Split",
     "Training",
+    "Tune",
     "WindowEntry",
+    "draw",
     "load_config",
     "local_folder",
     "parse_config",
     "parse_section",
     "read_classes",
+    "read_setting",
     "read_yaml",
+    "with_settings",
 ]

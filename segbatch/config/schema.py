@@ -4,19 +4,20 @@ import os
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from segbatch.classes import ClassTable, LabelMap, check_label_value, label_key
+from segbatch.config.section import STRICT, PositiveInt
+from segbatch.config.tune import Tune
 from segbatch.errors import InputError
 
 Role = Literal["train", "validate", "predict"]
 ClassWeights = Literal["none", "inverse", "median"]
 LOSSES = ("ce", "dice", "focal", "lovasz", "tversky")
-PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = STRICT
 
 
 class ClassEntry(_Section):
@@ -390,6 +391,8 @@ class RunConfig(ClassFile):
     """The network."""
     training: Training = Training()
     """How the model is fitted."""
+    tune: Tune = Tune()
+    """How `segbatch tune` looks for better settings."""
     inference: Inference = Inference()
     """How scenes are mapped."""
     cluster: Cluster = Cluster()

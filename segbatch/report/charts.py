@@ -58,7 +58,7 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class _Curve:
+class Curve:
     """Values at epochs, or between them; None where there is none."""
 
     name: str
@@ -68,6 +68,7 @@ class _Curve:
 
     @property
     def values(self) -> list[float]:
+        """Those that there are."""
         return [value for _, value in self.points if value is not None]
 
 
@@ -94,23 +95,23 @@ def training_charts(
     def inside(field: str) -> list[tuple[float, float | None]]:
         return [(row["epoch"] - 1 + row["step"] / row["steps"], number(row.get(field))) for row in steps]
 
-    loss = [_Curve("mean of the epoch", of("loss"))]
-    rate = [_Curve("learning rate", of("learning_rate"))]
+    loss = [Curve("mean of the epoch", of("loss"))]
+    rate = [Curve("learning rate", of("learning_rate"))]
     if len(steps) > 1:
-        loss.insert(0, _Curve("steps", _thinned(inside("loss")), kind="faint"))
-        rate = [_Curve("learning rate", _thinned(inside("learning_rate")))]
+        loss.insert(0, Curve("steps", _thinned(inside("loss")), kind="faint"))
+        rate = [Curve("learning rate", _thinned(inside("learning_rate")))]
     iou = [
-        _Curve(name, [(float(row["epoch"]), of_class(row, index)) for row in rows], color)
+        Curve(name, [(float(row["epoch"]), of_class(row, index)) for row in rows], color)
         for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
     ]
-    mean = _Curve("mean IoU", of("miou"), kind="mean")
+    mean = Curve("mean IoU", of("miou"), kind="mean")
     places = [place for place, _ in (*of("epoch"), *(inside("epoch") if len(steps) > 1 else ()))]
     # Steps of the first epoch lie between 0 and 1.
     span = (math.floor(min(places)), max(places)) if places else (0.0, 0.0)
-    charts = [_chart("Training loss", loss, span, kept)]
+    charts = [line_chart("Training loss", loss, span, kept)]
     if mean.values:
-        charts.append(_chart("IoU on validation scenes", [*iou, mean], span, kept, high=1.0))
-    charts.append(_chart("Learning rate", rate, span, kept))
+        charts.append(line_chart("IoU on validation scenes", [*iou, mean], span, kept, high=1.0))
+    charts.append(line_chart("Learning rate", rate, span, kept))
     return tuple(chart for chart in charts if chart is not None)
 
 
@@ -139,8 +140,8 @@ def of_class(row: Mapping[str, Any], index: int) -> float | None:
     return number(values[index]) if index < len(values) else None
 
 
-def _chart(
-    title: str, curves: Sequence[_Curve], span: tuple[float, float], kept: int | None, high: float | None = None
+def line_chart(
+    title: str, curves: Sequence[Curve], span: tuple[float, float], kept: int | None = None, high: float | None = None
 ) -> Chart | None:
     """A chart whose vertical axis begins at 0 or below; None without a value.
 

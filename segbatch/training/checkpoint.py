@@ -89,6 +89,11 @@ def load(learner: Learner) -> Course | None:
     return Course(course["history"], EpochSums(**course["sums"]), best)
 
 
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The epochs' rows of a checkpoint."""
+    return list(json.loads((folder / _COURSE).read_text())["history"])
+
+
 def _write(folder: Path, learner: Learner, course: Course) -> str:
     """Write the files.
 

@@ -25,6 +25,7 @@ class TrainingJob:
         settings: How it is fitted.
         steps_per_epoch: Optimizer steps an epoch.
         threads: Torch threads a worker.
+        calibrate: Whether to measure the halo when the last epoch is over.
     """
 
     classes: ClassTable
@@ -39,6 +40,7 @@ class TrainingJob:
     settings: Training
     steps_per_epoch: int
     threads: int
+    calibrate: bool = True
 
     @property
     def total_steps(self) -> int:

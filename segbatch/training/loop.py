@@ -95,7 +95,7 @@ def _train(job: TrainingJob, crew: Crew, scratch: Path) -> None:
     best = course.best
     assert best is not None  # there is at least one epoch
     # What a resumed worker finds decides for all of them alike: each that saves waits for the others.
-    if best.card.halo_curve is None:
+    if job.calibrate and best.card.halo_curve is None:
         if crew.rank == 0:
             course.best = best = _calibrated(best, job, crew.device)
         save(learner, course, crew, scratch)

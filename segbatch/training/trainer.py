@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,19 +42,21 @@ _SECONDS_BETWEEN_QUESTIONS = 1.0
 Listener = Callable[[dict[str, Any]], None]
 
 
-def survey_scenes(scenes: tuple[TrainingScene, ...], cell: int, label_map: LabelMap, kept: Path) -> Survey:
+def survey_scenes(
+    scenes: tuple[TrainingScene, ...], cell: int, label_map: LabelMap, kept: Path | None = None
+) -> Survey:
     """Count classes and band values of the scenes, a strip a Ray task.
 
     Args:
         scenes: The scenes.
         cell: Side of a cell in pixels.
         label_map: From label values to class ids.
-        kept: File that holds the survey once it is made, for when the training goes on.
+        kept: File that holds the survey once it is made, for when the training goes on; None for none.
 
     Raises:
         SegbatchError: A scene is damaged or there is nothing to learn from.
     """
-    if kept.exists():
+    if kept is not None and kept.exists():
         return load_survey(kept)
 
     @ray.remote(num_cpus=1, max_retries=3)
@@ -75,7 +77,8 @@ def survey_scenes(scenes: tuple[TrainingScene, ...], cell: int, label_map: Label
             raise error.cause from error
         raise
     survey = tally.survey()
-    save_survey(survey, kept)
+    if kept is not None:
+        save_survey(survey, kept)
     return survey
 
 
@@ -98,7 +101,15 @@ class Workers:
     max_failures: int
 
 
-def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Path, listener: Listener) -> None:
+def fit(
+    job: TrainingJob,
+    workers: Workers,
+    storage: Path,
+    name: str,
+    bundle: Path,
+    listener: Listener,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> None:
     """Train and leave the best model in ``bundle``.
 
     Running it again with the same ``storage`` and ``name`` goes on from the last checkpoint. Ctrl-C and SIGTERM save
@@ -111,6 +122,7 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
         name: Of the training inside ``storage``.
         bundle: Folder to write.
         listener: Takes progress events.
+        callbacks: Called by Ray Train's controller, in its process; what they raise ends the training.
 
     Raises:
         TrainingError: Training failed and is not worth trying again. The best model so far is in ``bundle``.
@@ -136,6 +148,7 @@ def fit(job: TrainingJob, workers: Workers, storage: Path, name: str, bundle: Pa
                 storage_path=os.fspath(storage),
                 failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+                callbacks=list[Any](callbacks),
             ),
         )
         try:
