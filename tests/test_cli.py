@@ -216,7 +216,7 @@ def test_a_damaged_scene_is_named_and_gives_code_3(
         ("predict --config nowhere.yaml", "The configuration nowhere.yaml does not exist."),
         ("plan nowhere", "The configuration nowhere does not exist."),
         ("report nowhere", "The run nowhere does not exist."),
-        ("report .", "nothing was mapped or evaluated there yet."),
+        ("report .", "nothing was trained, mapped or evaluated there yet."),
         ("info nowhere", "nowhere does not exist."),
         ("info .", "neither a run nor a bundle nor a class mask."),
         ("evaluate --prediction a --label b --label c --out out", "1 class masks but 2 labels"),

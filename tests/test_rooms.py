@@ -35,12 +35,13 @@ ROOMS = (
 RAY_MODULES = {
     "inference/pipeline.py",
     "training/trainer.py",
-    "training/loop.py",
+    "training/crew.py",
     "training/search.py",
     "training/trial.py",
     "runtime.py",
     "commands/submit.py",
     "bench/store.py",
+    "bench/training.py",
 }
 
 THIRD_PARTY = {

@@ -5,21 +5,19 @@ from segbatch.config.schema import (
     Actors,
     ClassEntry,
     ClassFile,
-    ClassWeights,
     Cluster,
     Inference,
     LabelledSceneEntry,
-    Model,
     Role,
     RunConfig,
     SceneEntry,
     Scenes,
     Split,
-    Training,
     WindowEntry,
     local_folder,
 )
 from segbatch.config.space import Settings, draw, read_setting, with_settings
+from segbatch.config.training import ClassWeights, Model, Training
 from segbatch.config.tune import Range, Tune
 
 __all__ = [

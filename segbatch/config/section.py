@@ -2,9 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
-STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-"""Unknown keys are refused, and each field's docstring is its description in the JSON schema."""
+
+class Section(BaseModel):
+    """Unknown keys are refused, and each field's docstring is its description in the JSON schema."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

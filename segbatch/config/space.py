@@ -8,7 +8,8 @@ from typing import Any
 
 from segbatch.config.load import parse_config
 from segbatch.config.messages import nearest
-from segbatch.config.schema import Model, RunConfig, Training
+from segbatch.config.schema import RunConfig
+from segbatch.config.training import Model, Training
 from segbatch.config.tune import Range
 from segbatch.errors import InputError
 

@@ -2,19 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from segbatch.config.messages import nearest
-from segbatch.config.section import STRICT, PositiveInt
+from segbatch.config.section import PositiveInt, Section
 
 Choices = Annotated[list[Any], Field(min_length=1)]
 
 
-class _Section(BaseModel):
-    model_config = STRICT
-
-
-class Range(_Section):
+class Range(Section):
     """Numbers between two ends. They are rounded to three digits, so that people can write them again."""
 
     uniform: tuple[float, float] | None = None
@@ -66,7 +62,7 @@ Among = Annotated[
 """The values of a key."""
 
 
-class Tune(_Section):
+class Tune(Section):
     """How `segbatch tune` looks for better settings."""
 
     space: dict[str, Among] = Field(

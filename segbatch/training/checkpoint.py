@@ -1,13 +1,10 @@
 """What is saved of a training, so that it can go on at the step it was at."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import ray.train
 
 from segbatch.errors import TrainingError
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
@@ -53,7 +50,7 @@ class Course:
 
 
 def save(learner: Learner, course: Course, crew: Crew, scratch: Path) -> None:
-    """Hand the state to Ray Train, which stores it; every worker must call, the first one brings the files.
+    """Store the state; every worker must call, the first one brings the files.
 
     They are written beside Ray Train's own, so that what a killed worker leaves goes when the training is done.
 
@@ -66,22 +63,18 @@ def save(learner: Learner, course: Course, crew: Crew, scratch: Path) -> None:
     try:
         if problem:
             raise TrainingError(problem)
-        if crew.rank == 0:
-            checkpoint = ray.train.Checkpoint.from_directory(os.fspath(folder))
-            ray.train.report({"step": learner.step}, checkpoint=checkpoint)
-        else:
-            ray.train.report({"step": learner.step})
+        crew.store({"step": learner.step}, folder if crew.rank == 0 else None)
     finally:
         if crew.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def load(learner: Learner) -> Course | None:
+def load(learner: Learner, crew: Crew) -> Course | None:
     """Go on from the last checkpoint; None where there is none."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+    stored = crew.stored()
+    if stored is None:
         return None
-    with checkpoint.as_directory() as name:
+    with stored as name:
         folder = Path(name)
         learner.load(folder / _STATE)
         course = json.loads((folder / _COURSE).read_text())

@@ -1,8 +1,11 @@
 """The workers of a training: who this one is, what they agree on, and their wire to the driver."""
 
+import os
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -77,6 +80,16 @@ class Crew:
         texts: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(texts, text)
         return texts
+
+    def store(self, metrics: dict[str, Any], folder: Path | None) -> None:
+        """Hand a folder to Ray Train, which keeps a copy of it; all workers must call, the first one has a folder."""
+        checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(os.fspath(folder))
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+    def stored(self) -> AbstractContextManager[str] | None:
+        """The last folder that was stored; None where there is none."""
+        checkpoint = ray.train.get_checkpoint()
+        return None if checkpoint is None else checkpoint.as_directory()
 
     def share_buffers(self, model: torch.nn.Module) -> None:
         """Give all workers the first one's batch normalisation statistics, so that they validate what is kept."""

@@ -77,7 +77,7 @@ def _train(job: TrainingJob, crew: Crew, scratch: Path) -> None:
     )
     stride = model_stride(model)
     bell = Bell(crew, settings.checkpoint_steps, _SECONDS_BETWEEN_SAVES)
-    course = load(learner)
+    course = load(learner, crew)
     if course is None:
         course = Course()
     else:

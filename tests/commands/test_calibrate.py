@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import segbatch.commands.calibrate as calibrate_module
 from segbatch.cli import main
 from segbatch.commands.calibrate import calibrate
-from segbatch.commands.progress import TrainingProgress
+from segbatch.commands.training_progress import TrainingProgress
 from segbatch.errors import InputError
 from segbatch.models.card import bundle_hash, read_card
 from segbatch.models.halo import HaloCurve
@@ -121,7 +121,7 @@ def test_bad_input_leaves_the_card_as_it_is(
     ],
 )
 def test_training_says_what_was_found(curve: HaloCurve | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    TrainingProgress(("a", "b"))({"kind": "halo", "halo": 64, "curve": curve and curve.to_json()})
+    TrainingProgress(("a", "b"), 8)({"kind": "halo", "halo": 64, "curve": curve and curve.to_json()})
     assert said in capsys.readouterr().err
 
 

@@ -14,18 +14,19 @@ from PIL import Image
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.samples import INDEX, choose_places, choose_shown, read_samples, spread, write_samples
-from segbatch.commands.scenes import OpenScene, describe
+from segbatch.commands.scenes import describe
 from segbatch.errors import SceneReadError
 from segbatch.geometry import Window
 from segbatch.models.bundle import load_bundle
 from segbatch.scenes import SceneRef
+from segbatch.scenes.atlas import Part
 
 CLASSES = ClassTable.from_items([("water", None), ("wood", None), ("road", None)])
 counts_of = arrays(np.int64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.integers(0, 5))
 
 
 @pytest.fixture
-def scene(tmp_path: Path, make_raster: Callable[..., str]) -> OpenScene:
+def scene(tmp_path: Path, make_raster: Callable[..., str]) -> Part:
     """A scene of which the part from row 100 on is for validation, and in it a single pixel of road."""
     rng = np.random.default_rng(0)
     label = np.zeros((1300, 600), np.uint8)
@@ -35,7 +36,7 @@ def scene(tmp_path: Path, make_raster: Callable[..., str]) -> OpenScene:
     image = rng.integers(0, 255, (3, 1300, 600), np.uint8)
     path = make_raster(tmp_path / "image.tif", image)
     ref = SceneRef("a", path, label=make_raster(tmp_path / "label.tif", label), window=(0, 100, None, None))
-    return ref, describe(path, None)
+    return Part(ref, describe(path, None))
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def folder(tmp_path: Path, tiny_bundle: Path) -> RunFolder:
     return run
 
 
-def test_windows_partition_the_part_that_is_for_validation(scene: OpenScene) -> None:
+def test_windows_partition_the_part_that_is_for_validation(scene: Part) -> None:
     windows = [place.window for place in spread([scene], stride=8, halo=16)]
     assert sum(window.area for window in windows) == 600 * 1200
     assert all(Window(0, 100, 600, 1200).contains(window) for window in windows)
@@ -54,7 +55,7 @@ def test_windows_partition_the_part_that_is_for_validation(scene: OpenScene) -> 
     assert all(min(window.width, window.height) >= 290 for window in windows)
 
 
-def test_of_many_windows_some_of_every_scene_are_looked_at(scene: OpenScene) -> None:
+def test_of_many_windows_some_of_every_scene_are_looked_at(scene: Part) -> None:
     places = list(spread([scene] * 20, stride=8, halo=16))
     assert len(places) == 64
     single = list(spread([scene], stride=8, halo=16))
@@ -94,7 +95,7 @@ def test_rare_classes_are_shown_where_they_are_most() -> None:
     assert choose_shown([], counts[:0], CLASSES) == []
 
 
-def test_pictures_are_written_and_read_back(scene: OpenScene, folder: RunFolder) -> None:
+def test_pictures_are_written_and_read_back(scene: Part, folder: RunFolder) -> None:
     classes = load_bundle(folder.bundle).card.classes
     pairs = ((0, 0), (1, 1), (2, 2))
     write_samples(folder, [scene], LabelMap(len(classes), pairs), None, (1, 2, 3))
@@ -123,7 +124,7 @@ def test_pictures_are_written_and_read_back(scene: OpenScene, folder: RunFolder)
     assert sorted(path.name for path in folder.path.iterdir()) == ["bundle", "sample_predictions"]
 
 
-def test_a_scene_that_cannot_be_read_leaves_no_half(scene: OpenScene, folder: RunFolder) -> None:
+def test_a_scene_that_cannot_be_read_leaves_no_half(scene: Part, folder: RunFolder) -> None:
     with pytest.raises(SceneReadError):
         write_samples(folder, [scene], LabelMap(2), None, (1, 2, 3))  # 2 stands for no class
     assert not folder.samples.exists()

@@ -91,9 +91,9 @@ def test_best_is_what_is_kept(mious: list[float | None], best: bool) -> None:
 def test_a_training_that_goes_on_is_judged_by_what_this_process_does() -> None:
     pace = Pace()
     pace.resume(now=100.0)
-    # The rest of the epoch, four steps of 2 s, and 7 s of validation and checkpoint.
-    event = {**epoch_event(2), "history": [row(1, train_seconds=999.0), row(2, train_seconds=8.0)]}
-    assert pace.epoch(event, now=115.0) == ", 54 s left"
+    # Ten steps of 2 s, some of them before it, and 4 s of validation.
+    event = {**epoch_event(2), "history": [row(1, train_seconds=999.0), row(2, train_seconds=20.0)]}
+    assert pace.epoch(event, now=115.0) == ", 48 s left"
 
 
 def test_nothing_to_go_on_is_said_as_such() -> None:

@@ -285,7 +285,7 @@ def test_where_all_trials_fail_the_reason_is_told_and_nothing_is_kept(ray_cluste
         ("tune.space={training.tille: [64]}", "did you mean 'training.tile'"),
         ("tune.space={training.tile: [64, 100]}", "multiple of 32; the nearest are 96 and 128"),
         ("tune.space={model.encoder: [resnet18, resnet81]}", "resnet81"),
-        ("tune.space={training.batch_size: [4, 5], training.accumulate: [1, 2]}", "does not divide"),
+        ("tune.space={training.batch_size: [4, 5], training.accumulate: [1, 5]}", "too few for 5 parts"),
         ("tune.space={training.epochs: [2, 4]}", "nothing to search"),
         ("tune.trials=0", "tune.trials"),
     ],

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import segbatch.training.checkpoint as checkpoint
 import segbatch.training.crew as crew_module
 import segbatch.training.epoch as epoch
 import segbatch.training.loop as loop
@@ -97,7 +96,7 @@ class FakeRay:
         return 1
 
     def get_checkpoint(self) -> Any:
-        return None if self._start is None else checkpoint.ray.train.Checkpoint.from_directory(str(self._start))
+        return None if self._start is None else crew_module.ray.train.Checkpoint.from_directory(str(self._start))
 
     def report(self, metrics: dict[str, Any], checkpoint: Any = None) -> None:
         kept = None
