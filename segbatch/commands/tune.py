@@ -60,7 +60,8 @@ class Found:
             words: ``key=value`` words that it was changed with.
         """
         own = [f"{key}={_yaml(value)}" for key, value in self.best.settings.items()]
-        sets = " ".join(f"--set {shlex.quote(word)}" for word in [*words, *own, "output=DIR"])
+        kept = [word for word in words if not word.startswith(("output=", "tune.", *self.best.settings))]
+        sets = " ".join(f"--set {shlex.quote(word)}" for word in [*kept, *own, "output=DIR"])
         return f"segbatch train {shlex.quote(str(config))} {sets}"
 
     def lines(self, config: Path, words: Sequence[str]) -> list[tuple[str, str]]:
@@ -181,6 +182,8 @@ def _search(folder: RunFolder, search: Search, scenes: Labelled, resources: Reso
         halving = Halving(settings.epochs, tuning.grace_epochs, tuning.reduction_factor)
         listener = TrialProgress(search, settings.epochs)
         run_trials(trials, search.log.epochs, halving, workers, concurrent, search.storage, listener, seconds)
+    if search.pending:
+        say(f"The time is up for {counted(len(search.pending), 'trial')}: a higher tune.hours goes on with them.")
     best = search.best()
     if best is None:
         raise TrainingError(_why_nothing(search.results()))

@@ -111,7 +111,7 @@ def run_trials(
                     checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=ray.tune.FailureConfig(max_failures=workers.max_failures),
                     callbacks=[watch],
-                    stop=_Deadline(scheduler, watch),
+                    stop=_Deadline(scheduler, watch, halving.epochs),
                 ),
             ).fit()
     finally:
@@ -242,11 +242,11 @@ class _Watch(ray.tune.Callback):
 class _Deadline(ray.tune.Stopper):
     """Ends the search when the time is up and the epochs that are under way are over."""
 
-    def __init__(self, scheduler: _Scheduler, watch: _Watch) -> None:
-        self._scheduler, self._watch = scheduler, watch
+    def __init__(self, scheduler: _Scheduler, watch: _Watch, epochs: int) -> None:
+        self._scheduler, self._watch, self._epochs = scheduler, watch, epochs
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._scheduler.is_late and "end" not in result
+        return self._scheduler.is_late and "end" not in result and result["epoch"] < self._epochs
 
     def stop_all(self) -> bool:
         return self._scheduler.is_late and not self._watch.running

@@ -68,8 +68,9 @@ def test_when_the_time_is_up_nothing_begins_and_what_runs_ends_with_its_epoch() 
     for seconds, late in ((-1.0, True), (1000.0, False)):
         asked = scheduler(seconds=seconds)
         watch = _Watch(asked, lambda event: None, {})
-        deadline = _Deadline(asked, watch)
+        deadline = _Deadline(asked, watch, 3)
         assert deadline("a", {"epoch": 1}) is late
+        assert not deadline("a", {"epoch": 3})
         assert not deadline("a", {"end": "done"})
         assert deadline.stop_all() is late
         watch.running.add(1)
