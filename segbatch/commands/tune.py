@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from segbatch.training.survey import Survey
     from segbatch.training.trial import Trial
 
+_TILE = "training.tile"
 _LEAST_CPUS = 4
 """Of a worker of one of several trials at the same time: fewer would make each of them wait for its tiles."""
 
@@ -91,6 +92,8 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     had = (folder.read().get("tune") or {}).get("drawn", 0)
     if not overwrite and had > config.tune.trials:
         config = config.model_copy(update={"tune": config.tune.model_copy(update={"trials": had})})
+    if "space" not in config.tune.model_fields_set:
+        config = _with_tiles_that_fit(config, scenes)
     points = draw(config)
     configs = [with_settings(config, settings) for settings in points]
     _check(configs, scenes)
@@ -116,6 +119,15 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
         with ray_session(config.cluster.address) as resources:
             best = _search(folder, search, scenes, resources, seconds)
     return _conclude(folder, search, best, scenes, identity)
+
+
+def _with_tiles_that_fit(config: RunConfig, scenes: Labelled) -> RunConfig:
+    """The space that is searched where the user names none, without tiles that are larger than all scenes."""
+    side = max(min(part.window.width, part.window.height) for part in scenes["train"])
+    space = dict(config.tune.space)
+    tiles = [tile for tile in list(space.pop(_TILE)) if tile <= side]
+    space |= {_TILE: tiles} if len(tiles) > 1 else {}
+    return config.model_copy(update={"tune": config.tune.model_copy(update={"space": space})})
 
 
 def _check(configs: Sequence[RunConfig], scenes: Labelled) -> None:

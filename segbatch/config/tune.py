@@ -74,7 +74,7 @@ class Tune(Section):
         min_length=1,
     )
     """What to try: for each key of model or training, as training.learning_rate, a list of values or a range,
-    {uniform: [low, high]} or {log_uniform: [low, high]}."""
+    {uniform: [low, high]} or {log_uniform: [low, high]}. When absent, tiles are those that fit into a scene."""
     trials: PositiveInt = Field(default=16, le=1000)
     """Trainings at the most; fewer where the space has fewer settings. Raise it to go on with a search that is done;
     fewer than it has had already change nothing."""

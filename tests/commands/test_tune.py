@@ -24,6 +24,8 @@ import segbatch.commands.train as train_module
 import segbatch.commands.tune as tune_module
 from segbatch.cli import main
 from segbatch.commands.trials import TrialLog
+from segbatch.config import RunConfig
+from segbatch.errors import InputError
 from segbatch.models.bundle import load_bundle
 
 WriteRaster = Callable[..., str]
@@ -298,6 +300,25 @@ def test_every_point_is_checked_before_work_begins(
     assert said.code == 2
     assert message in said.text
     assert not (config.parent / "run").exists()
+
+
+def test_tiles_that_fit_into_no_scene_are_not_tried_unless_they_are_asked_for(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[set[Any]] = []
+
+    def draw(config: RunConfig) -> list[dict[str, Any]]:
+        tried.append(set(config.tune.space))
+        raise InputError("enough")
+
+    monkeypatch.setattr(tune_module, "draw", draw)
+    assert segbatch("tune", str(config)).code == 2
+    assert tried == [{"training.learning_rate", "training.loss"}]  # of scenes of 160 x 128 pixels
+    monkeypatch.undo()
+    monkeypatch.setattr(tune_module, "ray_session", no_ray)
+    said = segbatch("tune", str(config), "--set", "tune.space={training.tile: [64, 256]}")
+    assert said.code == 2
+    assert "training.tile 256 fits into none of the training scenes" in said.text
 
 
 def test_a_training_is_not_searched_over(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
