@@ -312,6 +312,9 @@ def test_tiles_that_fit_into_no_scene_are_not_tried_unless_they_are_asked_for(
         raise InputError("enough")
 
     monkeypatch.setattr(tune_module, "draw", draw)
+    content = yaml.safe_load(config.read_text())
+    del content["tune"]
+    config.write_text(yaml.safe_dump(content))
     assert segbatch("tune", str(config)).code == 2
     assert tried == [{"training.learning_rate", "training.loss"}]  # of scenes of 160 x 128 pixels
     monkeypatch.undo()
