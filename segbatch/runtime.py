@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -116,10 +117,28 @@ def ray_session(address: str) -> Iterator[Resources]:
     # Ray's libraries would tell what segbatch tells; importing them sets their loggers up anew.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        yield resources(local)
+        with _terminate_as_interrupt():
+            yield resources(local)
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM as Ctrl-C, in place of Ray's way, which leaves at once; where this thread may say what signals do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*details: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def resources(local: bool) -> Resources:

@@ -93,8 +93,9 @@ def train_plainly(config: RunConfig, minutes: float) -> Score:
         loss.backward()
         optimizer.step()
         steps += 1
+    seconds = time.perf_counter() - started
     metrics = _metrics(config, model.eval(), mean.tolist(), std.tolist(), config.label_map().num_classes)
-    return Score("plain PyTorch script", time.perf_counter() - started, steps, metrics)
+    return Score("plain PyTorch script", seconds, steps, metrics)
 
 
 def score_bundle(config: RunConfig, folder: Path) -> Score:

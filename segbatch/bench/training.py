@@ -224,10 +224,10 @@ def _from_ray_data(job: TrainingJob, numbers: list[range]) -> Iterator[Batch]:
             batch = load_batch(self._reader, self._sampler, numbers[number], job.settings.tile, job.augmentation)
             return {name: getattr(batch, name).numpy() for name in _TENSORS} | {"number": [number] * len(batch)}
 
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
     dataset = ray.data.range(len(numbers), override_num_blocks=len(numbers)).map_batches(
         Read, batch_size=1, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.25
     )
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
     for rows in dataset.iter_batches(batch_size=job.settings.batch_size, prefetch_batches=2):
         found = numbers[int(rows["number"][0])]
         tensors: dict[str, Any] = {name: torch.from_numpy(np.array(rows[name])) for name in _TENSORS}

@@ -150,7 +150,7 @@ class RunFolder:
         mapped = bool(content.get("mapping") or content.get("evaluation"))
         for folder, ours in (
             (self.bundle, "training" in content or "tune" in content),
-            (self.split, "training" in content),
+            (self.split, "training" in content or "tune" in content),
             (self.metrics, "training" in content),
             (self.tensorboard, "training" in content),
             (self.samples, "training" in content),

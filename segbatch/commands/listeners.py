@@ -65,15 +65,18 @@ class _Files:
         self._names = names
         self._events: EventFile | None = None
         self._warned = False
+        self._last = 0
         self._open()
 
     def add(self, row: dict[str, Any]) -> None:
         try:
             append_row(self._folder.metrics, row)
-            if row["kind"] == "resume":
+            step = row.get("global_step", 0)
+            if row["kind"] == "resume" or (row["kind"] == "step" and step <= self._last):
                 self._open()  # what is done again is in the file already
             elif self._events is not None:
                 self._events.add(row)
+            self._last = step or self._last
         except OSError as error:
             self._warn(error)
 

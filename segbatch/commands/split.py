@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,27 +25,32 @@ from segbatch.scenes.split import Rule, divide
 Labelled = dict[Role, list[Part]]
 
 _BLOCK = 2048
-_LOOK = 1024
-"""Side in pixels of the shrunken labels by which classes are shared out."""
+_LOOK, _LOOK_BYTES = 1024, 2**28
+"""Largest side in pixels of the shrunken labels by which classes are shared out, and what all of them may take."""
 
 _MOST_NAMES = 8
 _COLUMNS = ("image", "label", "group", "pixel_size_um", "role", *WINDOW_COLUMNS)
 
 
-def open_labelled(config: RunConfig) -> Labelled:
+def open_labelled(config: RunConfig, others: Sequence[Training] = ()) -> Labelled:
     """Open the scenes for training and validation, and say what is for what.
+
+    Args:
+        config: The configuration.
+        others: Trainings that have the same scenes: their tiles, too, must keep away from what validates.
 
     Raises:
         InputError: A scene does not pass, a rule leaves one side empty, or training and validation overlap.
     """
-    chosen, tile = config.scenes.split, _largest_tile(config.training)
+    chosen, trainings = config.scenes.split, [config.training, *others]
+    tile = max(map(_largest_tile, trainings))
     buffer, by_block = config.scenes.buffer, False
     if chosen is None:
         found: Labelled = {"train": open_role(config, "train"), "validate": open_role(config, "validate")}
     else:
         parts, by_block = open_role(config, "train"), chosen.by == "block"
         if buffer is None:
-            buffer = config.training.tile // 2 if by_block else 0
+            buffer = max(training.tile for training in trainings) // 2 if by_block else 0
         rule = Rule(chosen.by, chosen.validate_, chosen.seed, chosen.block or _BLOCK, buffer, tile)
         counter = label_counter(parts, config.label_map())
         division = divide(parts, rule, counter)
@@ -78,8 +84,12 @@ def check_tile(tile: int, windows: Sequence[Window]) -> None:
         )
 
 
-def split_table(scenes: Labelled) -> bytes:
-    """The split as a CSV table, which `scenes.train` and `scenes.validate` take by its column ``role``."""
+def split_table(config: RunConfig, scenes: Labelled) -> bytes:
+    """The split as a CSV table, which `scenes.train` and `scenes.validate` take by its column ``role``.
+
+    A split by block does not look at groups: with them, who is given the table would find one on both sides.
+    """
+    grouped = config.scenes.split is None or config.scenes.split.by != "block"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -87,7 +97,8 @@ def split_table(scenes: Labelled) -> bytes:
         for part in parts:
             ref, window = part.ref, part.window
             place = window.col_off, window.row_off, window.width, window.height
-            writer.writerow([ref.image, ref.label, ref.group, ref.pixel_size_um, role, *place])
+            group = ref.group if grouped else None
+            writer.writerow([ref.image, ref.label, group, ref.pixel_size_um, role, *place])
     return text.getvalue().encode()
 
 
@@ -120,11 +131,12 @@ def label_counter(
         InputError: A label cannot be read.
     """
     distinct = list({(part.ref.image, part.ref.label): part for part in parts}.values())
+    side = min(_LOOK, max(64, math.isqrt(_LOOK_BYTES // len(distinct))))
 
     def look(part: Part) -> NDArray[np.uint8]:
         assert part.ref.label is not None  # open_role refused scenes without
         with LabelReader(part.ref.label, label_map, part.info) as label:
-            return label.thumbnail(_LOOK)
+            return label.thumbnail(side)
 
     looks = {
         (part.ref.image, part.ref.label): seen for part, seen in zip(distinct, check_all(look, distinct), strict=True)

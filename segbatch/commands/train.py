@@ -69,25 +69,27 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
     known = {"fingerprint": identity, "state": "running", "starting": starting}
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
-    write_whole(folder.split, split_table(scenes))
+    write_whole(folder.split, split_table(config, scenes))
     started = time.time()
     with listening(config, folder, identity) as listener, ray_session(config.cluster.address) as resources:
         _fit(config, folder, scenes, identity, resources, listener)
     _show_samples(config, folder, scenes["validate"])
     history = json.loads((folder.bundle / "segbatch.json").read_text())["training"]["history"]
+    # Of a training that was interrupted, this call is the last part only.
+    seconds = max(time.time() - started, sum(row["train_seconds"] + row["validate_seconds"] for row in history))
     folder.update(
         training={
             "fingerprint": identity,
             "state": "done",
             "starting": starting,
-            "seconds": round(time.time() - started, 1),
+            "seconds": round(seconds, 1),
             "history": history,
         }
     )
     shutil.rmtree(folder.training, ignore_errors=True)  # checkpoints; the history is in run.json and the bundle
     best = max(history, key=lambda row: row["miou"] or 0)
     say(
-        f"Trained in {duration(time.time() - started)}: best validation miou {best['miou'] or 0:.3f} "
+        f"Trained in {duration(seconds)}: best validation miou {best['miou'] or 0:.3f} "
         f"in epoch {best['epoch']}, kept in {folder.bundle}"
     )
     return folder.bundle
@@ -160,7 +162,7 @@ def fingerprint(config: RunConfig, scenes: Labelled, starting: list[Any]) -> str
 def starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     """What tells the files that the weights come from apart from later ones of the same name.
 
-    Of a training that has begun already it is in run.json: the files may be gone by now.
+    Of a training that is done it is in run.json: the files may be gone by now.
 
     Raises:
         InputError: They are not there, or not what they should be.
@@ -304,10 +306,12 @@ def _fit(
     from segbatch.training.trainer import Workers, fit, survey_scenes
 
     settings = config.training
-    use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
+    use_gpu = resources.wants_gpu(settings.use_gpu, settings.min_workers or settings.workers)
     cpus = resources.cpus_for(settings.workers, use_gpu)
     train_scenes = training_scenes(config, scenes["train"])
-    survey = survey_scenes(train_scenes, settings.tile // 2, config.label_map(), folder.training / "survey.npz")
+    survey = survey_scenes(
+        train_scenes, settings.tile // 2, config.label_map(), folder.training / f"survey-{identity}.npz"
+    )
     tell_classes(config, survey)
     job = make_job(config, scenes, survey, cpus)
     say(

@@ -45,6 +45,10 @@ class TrainingProgress:
                 say(line)
         elif kind == "stale":
             say(f"  no better epoch in the last {event['patience']}: training ends after epoch {event['epoch']}")
+        elif kind == "stopping":
+            say("  saving the state; once more to leave at once")
+        elif kind == "late":
+            say(f"  the workers did not stop within {event['seconds']:.0f} s: their steps since the last save are lost")
         elif kind == "halo":
             say(f"  {halo_sentence(event['curve'], event['halo'])}")
 

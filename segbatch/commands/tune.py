@@ -13,6 +13,7 @@ import yaml
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import counted, halo_sentence, say
+from segbatch.commands.scenes import open_role
 from segbatch.commands.split import Labelled, check_tile, open_labelled, split_table
 from segbatch.commands.train import (
     fingerprint,
@@ -87,15 +88,15 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
         TrainingError: No trial came to a model.
     """
     folder = RunFolder(Path(config.output))
-    scenes = open_labelled(config)
     # A search grows and never shrinks: the best may be one of those that it has had.
     had = (folder.read().get("tune") or {}).get("drawn", 0)
     if not overwrite and had > config.tune.trials:
         config = config.model_copy(update={"tune": config.tune.model_copy(update={"trials": had})})
     if "space" not in config.tune.model_fields_set:
-        config = _with_tiles_that_fit(config, scenes)
+        config = _with_tiles_that_fit(config)
     points = draw(config)
     configs = [with_settings(config, settings) for settings in points]
+    scenes = open_labelled(config, [candidate.training for candidate in configs])
     _check(configs, scenes)
     folder.create()
     identity = _identity(config, scenes)
@@ -107,6 +108,8 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     folder.tune.mkdir(exist_ok=True)
     record = folder.read().get("tune") or {}
     folder.update(name=config.name, tune={**record, "fingerprint": identity, "state": "running", "drawn": len(points)})
+    if config.training.mlflow:
+        say("The trials are not logged to MLflow: training.mlflow counts for segbatch train.")
     log = TrialLog(folder.tune / "trials.jsonl")
     if all(trial.state == "failed" for trial in log.results(points)):
         log.forget_failures()
@@ -121,9 +124,10 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     return _conclude(folder, search, best, scenes, identity)
 
 
-def _with_tiles_that_fit(config: RunConfig, scenes: Labelled) -> RunConfig:
+def _with_tiles_that_fit(config: RunConfig) -> RunConfig:
     """The space that is searched where the user names none, without tiles that are larger than all scenes."""
-    side = max(min(part.window.width, part.window.height) for part in scenes["train"])
+    parts = open_role(config, "train")
+    side = max(min(part.window.width, part.window.height) for part in parts)
     space = dict(config.tune.space)
     tiles = [tile for tile in list(space.pop(_TILE)) if tile <= side]
     space |= {_TILE: tiles} if len(tiles) > 1 else {}
@@ -177,7 +181,7 @@ def _search(folder: RunFolder, search: Search, scenes: Labelled, resources: Reso
 
     settings, tuning = search.configs[0].training, search.configs[0].tune
     pending, count = search.pending, len(search.points)
-    use_gpu = resources.wants_gpu(settings.use_gpu, settings.workers)
+    use_gpu = resources.wants_gpu(settings.use_gpu, settings.min_workers or settings.workers)
     concurrent = min(_concurrent(tuning, settings.workers, use_gpu, resources), max(1, len(pending)))
     cpus = resources.cpus_for(settings.workers * concurrent, use_gpu)
     workers = Workers(settings.workers, settings.min_workers or settings.workers, cpus, use_gpu, settings.max_failures)
@@ -202,7 +206,6 @@ def _search(folder: RunFolder, search: Search, scenes: Labelled, resources: Reso
     if not (folder.bundle.exists() and search.has(best)):
         trial = _trial(best.number, search, scenes, surveys, cpus)
         finish(trial, len(best.history), workers, search.storage, folder.bundle.absolute(), _tell_halo)
-    search.prune(best.number)
     return best
 
 
@@ -249,7 +252,7 @@ def _listed(scenes: Scenes, split: Path) -> Scenes:
 def _conclude(folder: RunFolder, search: Search, best: TrialResult, scenes: Labelled, identity: str) -> Found:
     """Write what was found: tables, page, the best's configuration, and the records that later commands go by."""
     config = search.configs[best.number - 1]
-    write_whole(folder.split, split_table(scenes))
+    write_whole(folder.split, split_table(config, scenes))
     if config.scenes.split is not None:
         # By the rule, the windows would depend on the best trial's tile; all trials had those of the search.
         config = config.model_copy(update={"scenes": _listed(config.scenes, folder.split.absolute())})
@@ -291,6 +294,8 @@ def _conclude(folder: RunFolder, search: Search, best: TrialResult, scenes: Labe
             ],
         },
     )
+    # Not before: who is killed in between must find the best trial's checkpoints, or the bundle on record.
+    search.prune(best.number)
     return found
 
 

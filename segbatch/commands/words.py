@@ -59,10 +59,10 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
         pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
         settings, card = load_config(str(words.config), [*(words.overrides or ()), *pairs]), None
         if untrained and not RunFolder(Path(settings.output)).bundle.exists():
-            from segbatch.commands.split import open_labelled
+            from segbatch.commands.scenes import open_role
             from segbatch.commands.train import untrained_card
 
-            card = untrained_card(settings, open_labelled(settings)["train"][0].info)
+            card = untrained_card(settings, open_role(settings, "train")[0].info)
         return Request.from_config(settings, words.overwrite, words.bundle, card)
     if words.bundle is None or not words.images:
         raise InputError("Name a bundle and at least one scene, or give --config.")

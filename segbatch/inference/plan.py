@@ -317,12 +317,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def file_stamp(path: str) -> tuple[str, int, int]:
-    """Path, bytes and modification time of a file; -1 where they cannot be told."""
+    """Path, bytes and latest modification time of a file; -1 where they cannot be told.
+
+    A Shapefile is several files, of which users name one: the classes of its polygons are in another.
+    """
+    stem, ending = os.path.splitext(path)
+    beside = [stem + other for other in (".dbf", ".prj", ".cpg")] if ending.lower() == ".shp" else []
     try:
-        status = os.stat(path)
+        found = [os.stat(name) for name in [path, *filter(os.path.exists, beside)]]
     except OSError:
         return path, -1, -1
-    return path, status.st_size, status.st_mtime_ns
+    return path, sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
 
 
 def _digest(data: Any) -> str:

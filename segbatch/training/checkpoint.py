@@ -1,6 +1,8 @@
 """What is saved of a training, so that it can go on at the step it was at."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,7 +102,10 @@ def _write(folder: Path, learner: Learner, course: Course) -> str:
         (folder / _COURSE).write_text(json.dumps({"history": course.history, "sums": asdict(course.sums)}))
         if course.best is not None:
             save_bundle(folder / BUNDLE, course.best)
-    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a full disk
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if shutil.disk_usage(folder).free < size:  # Ray Train copies it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except Exception as error:  # libraries have errors of their own for a full disk, and all workers must be told
         free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         return (

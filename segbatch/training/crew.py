@@ -113,11 +113,12 @@ class Bell:
         self._saved = self._looked = time.monotonic()
         self._warned = False
 
-    def wishes(self, step: int) -> tuple[float, float, float]:
+    def wishes(self, step: int, *, before_validation: bool) -> tuple[float, float, float]:
         """Of this worker, as numbers for `Crew.summed`: to save now, to stop, to look for a node's notice.
 
         Args:
             step: Steps taken when this one is over.
+            before_validation: Whether a validation follows that takes long.
         """
         if self._crew.wire is None:
             return 0.0, 0.0, 0.0
@@ -126,7 +127,7 @@ class Bell:
         look = now - self._looked > _SECONDS_BETWEEN_LOOKS
         if look:
             self._looked = now
-        return float(due), float(self._crew.wire.asks_to_stop()), float(look)
+        return float(due or before_validation), float(self._crew.wire.asks_to_stop()), float(look)
 
     def hears_of_preemption(self) -> bool:
         """Whether a node is about to be taken away and this was not known before; all workers must ask."""

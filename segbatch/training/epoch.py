@@ -14,6 +14,8 @@ from segbatch.training.tiles import TileSampler
 
 _SECONDS_BETWEEN_EVENTS = 5.0
 _MOST_TILES_NAMED = 3
+_LONG_VALIDATION = 30.0
+"""Seconds of validation before which the state is saved: it does not listen."""
 
 
 def run_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, bell: Bell, scratch: Path) -> bool:
@@ -37,11 +39,14 @@ def run_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, be
         # A GPU's worker has CPUs to spare; elsewhere they are the model's.
         threads=job.threads if crew.device.type == "cuda" else 1,
     )
+    is_long = bool(course.history) and course.history[-1]["validate_seconds"] > _LONG_VALIDATION
     ticker = _Ticker(job, learner, crew)
     for batch in batches:
         started = time.perf_counter()
         own = learner.backward(batch)
-        total, due, stop, look = crew.summed([own.item(), *bell.wishes(learner.step + 1)])
+        done = learner.step + 1
+        wishes = bell.wishes(done, before_validation=is_long and done == end)
+        total, due, stop, look = crew.summed([own.item(), *wishes])
         loss = total / crew.world
         if not math.isfinite(loss):
             raise TrainingError(_accuse(job, learner, batch, crew, loss))

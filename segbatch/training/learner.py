@@ -109,12 +109,14 @@ class Learner:
             group["lr"] = self.learning_rate * group["share"]
         pixels = self.pixels(batch).contiguous(memory_format=torch.channels_last)
         label = batch.label.to(self._device)
-        count = self._settings.accumulate
-        parts = list(zip(pixels.tensor_split(count), label.tensor_split(count), strict=True))
+        count = self._parts
+        # The first may be empty where shares differ; with the last, workers add up their gradients.
+        parts = list(zip(pixels.tensor_split(count), label.tensor_split(count), strict=True))[::-1]
         loss = torch.zeros((), device=self._device)
         self._optimizer.zero_grad(set_to_none=True)
         for number, (part, part_label) in enumerate(parts, start=1):
-            # Workers add up their gradients once a step, with the last part.
+            if not len(part):
+                continue
             with nullcontext() if number == count or self._world == 1 else self._model.no_sync():  # type: ignore[operator]
                 share = self._loss_of(self._model, part, part_label)
                 share = share * (len(part) * self._world / self._settings.batch_size)
@@ -182,6 +184,13 @@ class Learner:
         with self.autocast:
             logits = model(pixels)
         return self._loss(logits.float(), label)
+
+    @property
+    def _parts(self) -> int:
+        """Parts of a step's tiles, as large with fewer workers as with all, and as many for each worker."""
+        settings = self._settings
+        tiles = math.ceil(math.ceil(settings.batch_size / settings.workers) / settings.accumulate)
+        return math.ceil(math.ceil(settings.batch_size / self._world) / tiles)
 
     def _freeze(self, frozen: bool) -> None:
         """Keep the encoder as it is, statistics of its normalisation layers included."""

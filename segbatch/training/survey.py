@@ -43,7 +43,7 @@ class TrainingScene:
 
 @dataclass(frozen=True, slots=True)
 class BandSums:
-    """Sums over valid pixels, from which mean, deviation and percentiles follow; parts add up.
+    """Sums over valid pixels, from which mean, deviation and percentiles follow; those of parts add up.
 
     Args:
         count: Valid pixels.
@@ -71,15 +71,6 @@ class BandSums:
             squares.append(np.dot(real, real))
             values.append(count_values(stored))
         return cls(int(valid.sum()), np.array(totals), np.array(squares), np.stack(values), bands.dtype.name)
-
-    def __add__(self, other: "BandSums") -> "BandSums":
-        return BandSums(
-            self.count + other.count,
-            self.total + other.total,
-            self.squares + other.squares,
-            self.values + other.values,
-            self.dtype,
-        )
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each band; a constant band has deviation 1."""
@@ -192,19 +183,25 @@ class Tally:
             np.zeros((-(-scene.window.height // cell), -(-scene.window.width // cell), num_classes), np.int64)
             for scene in scenes
         )
+        self._count, self._dtype = 0, ""
+        self._values: NDArray[np.int64] | int = 0
         # Sums of floats depend on their order: they are added up in that of the scenes.
-        self._waiting: dict[tuple[int, int], BandSums] = {}
+        self._waiting: dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self._order = strips(scenes, cell)
         self._next = next(self._order, None)
-        self._sums: BandSums | None = None
+        self._total: NDArray[np.float64] | float = 0.0
+        self._squares: NDArray[np.float64] | float = 0.0
 
     def add(self, strip: Strip) -> None:
         """Count a strip in."""
         self._cells[strip.scene][strip.row] = strip.cells[0]
-        self._waiting[strip.scene, strip.row] = strip.sums
+        sums = strip.sums
+        self._count += sums.count
+        self._values, self._dtype = self._values + sums.values, sums.dtype
+        self._waiting[strip.scene, strip.row] = sums.total, sums.squares
         while self._next in self._waiting:
-            sums = self._waiting.pop(self._next)
-            self._sums = sums if self._sums is None else self._sums + sums
+            total, squares = self._waiting.pop(self._next)
+            self._total, self._squares = self._total + total, self._squares + squares
             self._next = next(self._order, None)
 
     def survey(self) -> Survey:
@@ -214,12 +211,14 @@ class Tally:
             InputError: There is nothing to learn from.
         """
         assert self._next is None
-        if self._sums is None or self._sums.count == 0:
+        if self._count == 0:
             raise InputError("The training scenes have no valid pixel: check nodata and windows.")
         if not sum(int(grid.sum()) for grid in self._cells):
             raise InputError("The training labels have no labelled pixel: check label_values and windows.")
-        mean, std = self._sums.mean_std()
-        return Survey(self._cell, self._cells, mean, std, self._sums.percentiles())
+        sums = BandSums(
+            self._count, np.asarray(self._total), np.asarray(self._squares), np.asarray(self._values), self._dtype
+        )
+        return Survey(self._cell, self._cells, *sums.mean_std(), sums.percentiles())
 
 
 def save_survey(survey: Survey, file: Path) -> None:

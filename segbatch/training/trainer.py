@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from segbatch.errors import SegbatchError, TrainingError, root_message
 from segbatch.models.bundle import replace_folder
 from segbatch.training.checkpoint import BUNDLE
 from segbatch.training.crew import Wire
-from segbatch.training.interrupt import wait_gracefully
+from segbatch.training.interrupt import GRACE_SECONDS, wait_gracefully
 from segbatch.training.job import TrainingJob
 from segbatch.training.loop import PROBLEM, train_loop
 from segbatch.training.survey import (
@@ -112,8 +112,8 @@ def fit(
 ) -> None:
     """Train and leave the best model in ``bundle``.
 
-    Running it again with the same ``storage`` and ``name`` goes on from the last checkpoint. Ctrl-C and SIGTERM save
-    the state before they end the training; a second one ends it at once.
+    Running it again with the same ``storage`` and ``name`` goes on from the last checkpoint. Ctrl-C saves the state
+    before it ends the training; a second one ends it at once.
 
     Args:
         job: What to train.
@@ -125,7 +125,8 @@ def fit(
         callbacks: Called by Ray Train's controller, in its process; what they raise ends the training.
 
     Raises:
-        TrainingError: Training failed and is not worth trying again. The best model so far is in ``bundle``.
+        TrainingError: Training failed. Where it has found the reason itself, so that it is not worth trying again, the
+            best model so far is in ``bundle``.
         KeyboardInterrupt: It was asked to stop, and running it again goes on.
     """
     # It would tell what the listener is told.
@@ -135,6 +136,11 @@ def fit(
     problem.unlink(missing_ok=True)
     count: Any = workers.count if workers.least == workers.count else (workers.least, workers.count)
     with _relay(listener) as (wire, stop):
+
+        def ask_to_stop() -> None:
+            stop.set()
+            listener({"kind": "stopping"})
+
         trainer = ray.train.torch.TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "wire": wire, "scratch": scratch},
@@ -152,16 +158,20 @@ def fit(
             ),
         )
         try:
-            result = wait_gracefully(trainer.fit, stop)
+            result, stopped = wait_gracefully(trainer.fit, ask_to_stop)
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"Training failed. {root_message(error)}") from error
     said = problem.read_text() if problem.exists() else ""
-    if result.checkpoint is not None:
+    if result is not None and result.checkpoint is not None and (said or not stopped):
         with result.checkpoint.as_directory() as folder:
             _keep(Path(folder) / BUNDLE, bundle)
     if said:
         kept = f" The best model so far is kept in {bundle}." if bundle.exists() else ""
         raise TrainingError(f"Training failed. {said}{kept}")
+    if stopped:
+        if result is None:
+            listener({"kind": "late", "seconds": GRACE_SECONDS})
+        raise KeyboardInterrupt
 
 
 def _keep(best: Path, bundle: Path) -> None:
@@ -224,8 +234,11 @@ def _relay(listener: Listener) -> Iterator[tuple[Wire, threading.Event]]:
     end, stop = threading.Event(), threading.Event()
 
     def drain() -> None:
-        for event in ray.get(relay.take.remote(stop.is_set())):
-            listener(json.loads(event))
+        # Events are for people: what goes wrong in telling them, as a closed terminal, is no reason to lose a training.
+        with suppress(Exception):
+            for event in ray.get(relay.take.remote(stop.is_set())):
+                with suppress(Exception):
+                    listener(json.loads(event))
 
     def poll() -> None:
         while not end.wait(0.5):

@@ -1,6 +1,7 @@
 """Scenes opened and split, and what is said of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import segbatch.commands.scenes as scenes_module
 from segbatch.classes import LabelMap
 from segbatch.commands.split import Labelled, label_counter, open_labelled, split_table, warn_of_known
-from segbatch.config import RunConfig, parse_config
+from segbatch.config import RunConfig, Training, parse_config
 from segbatch.errors import InputError
 from segbatch.geometry import Window
 from segbatch.scenes import SceneRef, open_scene
@@ -92,6 +93,20 @@ def test_blocks_keep_half_a_tile_away_unless_told_otherwise(
         assert near == buffer
 
 
+def test_tiles_of_other_trainings_keep_away_too(configure: Callable[..., RunConfig]) -> None:
+    config = configure({"train": [entry("a"), entry("b")], "split": {"by": "block", "block": 32, "validate": 0.1}})
+    for others, buffer in (([], 16), ([Training(tile=64)], 32)):
+        found = open_labelled(config, others)
+        nearest = min(
+            max(v.col_off - t.col_end, t.col_off - v.col_end, v.row_off - t.row_end, t.row_off - v.row_end)
+            for validated in found["validate"]
+            for trained in found["train"]
+            if trained.ref.image == validated.ref.image
+            for v, t in [(validated.window, trained.window)]
+        )
+        assert nearest == buffer
+
+
 def test_a_class_that_one_side_lacks_is_named(
     configure: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str], make_raster: Callable[..., str]
 ) -> None:
@@ -131,15 +146,25 @@ def test_an_image_of_many_windows_is_opened_once(
 
 
 def test_the_table_gives_the_same_split_back(configure: Callable[..., RunConfig], tmp_path: Path) -> None:
+    listed = configure({role: [{"table": "split.csv", "where": {"role": role}}] for role in ("train", "validate")})
     train = [entry("a", group="01", pixel_size_um=0.5), entry("b"), entry("c", group="é, x")]
-    found = open_labelled(configure({"train": train, "split": {"by": "block", "block": 40}}))
-    (tmp_path / "split.csv").write_bytes(split_table(found))
-    again = open_labelled(
-        configure({role: [{"table": "split.csv", "where": {"role": role}}] for role in ("train", "validate")})
-    )
-    assert again == found
-    whole = open_labelled(configure({"train": [entry("a")], "validate": [entry("b")]}))
-    (tmp_path / "split.csv").write_bytes(split_table(whole))
+    by_group = configure({"train": [train[0], entry("b", group="02")], "split": {"by": "group", "validate": 0.5}})
+    found = open_labelled(by_group)
+    (tmp_path / "split.csv").write_bytes(split_table(by_group, found))
+    again = open_labelled(listed)
+    for role in ("train", "validate"):
+        assert [(part.ref.group, part.window) for part in again[role]] == [
+            (part.ref.group, part.window) for part in found[role]
+        ]
+    # A split by block has one group on both sides, which lists may not have.
+    by_block = configure({"train": train, "split": {"by": "block", "block": 40}})
+    found = open_labelled(by_block)
+    (tmp_path / "split.csv").write_bytes(split_table(by_block, found))
+    again = open_labelled(listed)
+    for role in ("train", "validate"):
+        assert again[role] == [part._replace(ref=replace(part.ref, group=None)) for part in found[role]]
+    by_hand = configure({"train": [entry("a")], "validate": [entry("b")]})
+    (tmp_path / "split.csv").write_bytes(split_table(by_hand, open_labelled(by_hand)))
     assert [ref.window for ref in read_table(str(tmp_path / "split.csv"))] == [(0, 0, WIDTH, HEIGHT)] * 2
 
 

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError
 from segbatch.geometry import Window
-from segbatch.inference.plan import Costs, ScenePlan, changed_scenes, costs, differences, fingerprint, plan_scene
+from segbatch.inference.plan import (
+    Costs,
+    ScenePlan,
+    changed_scenes,
+    costs,
+    differences,
+    file_stamp,
+    fingerprint,
+    plan_scene,
+)
 from segbatch.inference.settings import Settings
 from segbatch.scenes import SceneInfo, SceneRef
 from segbatch.scenes.area import SceneArea
@@ -317,3 +326,14 @@ def test_settings_survive_json() -> None:
     settings = Settings("gaussian", "d4", ("confidence", "probabilities"), "openvino", "bf16", 4)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     assert [Settings(tta=tta).views for tta in ("none", "flips", "d4")] == [1, 4, 8]
+
+
+def test_a_shapefile_is_all_of_its_files(tmp_path: Path) -> None:
+    path = str(tmp_path / "polygons.shp")
+    (tmp_path / "polygons.shp").write_bytes(b"shapes")
+    (tmp_path / "polygons.dbf").write_bytes(b"water")
+    before = file_stamp(path)
+    assert before[1] == 11
+    (tmp_path / "polygons.dbf").write_bytes(b"wood")
+    assert file_stamp(path) != before
+    assert file_stamp(str(tmp_path / "none.shp")) == (str(tmp_path / "none.shp"), -1, -1)

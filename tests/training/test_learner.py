@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from segbatch.config import Training
 from segbatch.geometry import Window
@@ -359,3 +361,24 @@ def test_noise_is_a_tiles_own_and_as_strong_as_it_says() -> None:
     swapped = replace(batch, values=batch.values.flip(0), noise=(0.5, 0.5), numbers=batch.numbers[::-1])
     assert torch.equal(learner.pixels(swapped)[0], noisy[1])
     assert not torch.equal(learner.pixels(swapped)[1] - clean[0], noisy[1] - clean[1])
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 6), st.data())
+def test_fewer_workers_take_more_parts_but_no_larger_ones(
+    batch_size: int, workers: int, accumulate: int, data: st.DataObject
+) -> None:
+    assume(batch_size // workers >= accumulate)
+    world = data.draw(st.integers(1, workers))
+    learner = object.__new__(Learner)
+    learner._settings = Training(batch_size=batch_size, workers=workers, accumulate=accumulate)
+    learner._world = workers
+    largest = math.ceil(math.ceil(batch_size / workers) / learner._parts)
+    learner._world = world
+    for rank in range(world):
+        tiles = batch_size * (rank + 1) // world - batch_size * rank // world
+        parts = [len(part) for part in torch.zeros(tiles).tensor_split(learner._parts)][::-1]
+        assert max(parts) <= largest
+        assert parts[-1] > 0  # with which gradients are added up
+    learner._world = workers
+    if batch_size % workers == 0 and (batch_size // workers) % accumulate == 0:
+        assert learner._parts == accumulate

@@ -313,6 +313,20 @@ def test_a_full_disk_ends_with_a_reason_and_the_last_state(
     assert "run the same command again" in said
 
 
+@pytest.mark.usefixtures("no_halo")
+def test_a_disk_without_room_for_ray_trains_copy_is_found_before_it_is_made(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1_000_000))
+    ray = FakeRay(tmp_path / "kept")
+    ray.run(job, monkeypatch, tmp_path / "scratch")
+    assert ray.reports == []
+    said = (tmp_path / "scratch" / PROBLEM).read_text()
+    assert "The checkpoint of step 2 cannot be written" in said
+    assert "No space left on device (1 MB free)" in said
+
+
 @given(st.integers(0, 1000), st.integers(1, 64), st.integers(1, 16))
 def test_workers_share_a_steps_tiles_evenly(step: int, batch_size: int, world: int) -> None:
     settings = Training(batch_size=batch_size)
