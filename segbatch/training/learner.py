@@ -70,7 +70,7 @@ class Learner:
         self._range = torch.where(high > self._low, high - self._low, 1.0)
         self._scale = 1 / torch.tensor(survey.std, dtype=torch.float32, device=device).view(-1, 1, 1)
         self._loss = build_loss(settings.loss, settings.label_smoothing, torch.tensor(class_weights, device=device))
-        self._optimizer = torch.optim.AdamW(_parameter_groups(bare, settings), lr=settings.learning_rate)
+        self._optimizer = torch.optim.AdamW(_parameter_groups(bare, settings), lr=settings.learning_rate, fused=True)
         self._frozen_steps = total_steps * settings.freeze_encoder // settings.epochs
         self._average = (
             AveragedModel(bare, multi_avg_fn=_moving_average(settings.ema), use_buffers=True) if settings.ema else None

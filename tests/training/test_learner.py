@@ -315,7 +315,7 @@ def test_workers_add_up_their_gradients_once_a_step(monkeypatch: pytest.MonkeyPa
 
     model = torch.nn.Conv2d(3, 2, 1)
     monkeypatch.setattr(model, "no_sync", Quiet, raising=False)
-    learner = make_learner(model=model, accumulate=parts, batch_size=size, ema=0, worker=(0, 2))
+    learner = make_learner(model=model, accumulate=parts, batch_size=2 * size, workers=2, ema=0, worker=(0, 2))
     model.register_forward_hook(lambda *_: told.append("forward"))
     learn(learner, make_batch(size=size))
     assert told == ["quiet", "forward", "aloud"] * (parts - 1) + ["forward"]
