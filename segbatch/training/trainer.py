@@ -144,7 +144,8 @@ def fit(
 
         def ask_to_stop() -> None:
             stop.set()
-            listener({"kind": "stopping"})
+            with suppress(Exception):  # as a terminal that was closed
+                listener({"kind": "stopping"})
 
         trainer = ray.train.torch.TorchTrainer(
             train_loop,

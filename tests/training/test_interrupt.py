@@ -1,73 +1,65 @@
-"""Waiting for others while signals come."""
+"""Waiting for others while signals come: in processes of their own, which the signals are for."""
 
-import os
-import signal
-import threading
-import time
-from collections.abc import Iterator
+import subprocess
+import sys
 
 import pytest
 
+_PROGRAM = """
+import os, signal, sys, threading, time
 from segbatch.training import interrupt
-from segbatch.training.interrupt import wait_gracefully
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+kind, stop = sys.argv[1], threading.Event()
+
+def press(times):
+    for _ in range(times):
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+def work():
+    if kind == "raises":
+        raise OSError("no")
+    if kind == "returns":
+        return 7
+    if kind == "stops":
+        stop.wait(30)
+        time.sleep(0.5)  # the wait must go on until the work has ended by itself
+        return 3
+    time.sleep(30)
+
+if kind == "slow":
+    interrupt.GRACE_SECONDS = 0.2
+threading.Thread(target=press, args=({"stops": 1, "slow": 1, "twice": 2}.get(kind, 0),), daemon=True).start()
+print(interrupt.wait_gracefully(work, stop.set), stop.is_set())
+os._exit(0)
+"""
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Ctrl-C raises, whoever runs the tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def run(kind: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, kind], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
-def press(after: float) -> None:
-    """Ctrl-C after some seconds."""
-    threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)).start()
-
-
-def test_what_the_work_returns_is_returned() -> None:
-    assert wait_gracefully(lambda: 7, lambda: pytest.fail("nobody asked")) == (7, False)
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("returns", "(7, False) False"),
+        ("stops", "(3, True) True"),
+        ("slow", "(None, True) True"),
+    ],
+)
+def test_the_work_is_waited_for_and_asked_to_stop_at_a_signal(kind: str, said: str) -> None:
+    ended = run(kind)
+    assert ended.stdout.strip() == said, ended.stderr
 
 
 def test_what_the_work_raises_is_raised() -> None:
-    def work() -> None:
-        raise OSError("no")
-
-    with pytest.raises(OSError, match="no"):
-        wait_gracefully(work, lambda: None)
-
-
-def test_the_work_is_asked_to_stop_and_waited_for() -> None:
-    """The wait goes on after the signal, until the work has ended by itself."""
-    stop, ended = threading.Event(), []
-
-    def work() -> int:
-        stop.wait(20)
-        time.sleep(0.3)
-        ended.append(True)
-        return 3
-
-    press(0.1)
-    assert wait_gracefully(work, stop.set) == (3, True)
-    assert ended
+    assert run("raises").stderr.strip().endswith("OSError: no")
 
 
 def test_a_second_signal_ends_the_wait() -> None:
-    release = threading.Event()
-    press(0.1)
-    press(0.4)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            wait_gracefully(lambda: release.wait(20), lambda: None)
-    finally:
-        release.set()
-
-
-def test_work_that_does_not_stop_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupt, "GRACE_SECONDS", 0.1)
-    release = threading.Event()
-    press(0.1)
-    try:
-        assert wait_gracefully(lambda: release.wait(20), lambda: None) == (None, True)
-    finally:
-        release.set()
+    ended = run("twice")
+    assert ended.stderr.strip().endswith("KeyboardInterrupt")
+    assert not ended.stdout
