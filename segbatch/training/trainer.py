@@ -161,7 +161,7 @@ def fit(
                 failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
                 callbacks=list[Any](callbacks),
-                worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},  # type: ignore[call-arg]  # of Ray Train V1
             ),
         )
         try:
