@@ -56,18 +56,13 @@ class TrainingSpeed:
         bare: A PyTorch loop over tensors in memory, before and after the others.
         trainer: `segbatch train` with one worker that has all cores.
         shared: The same with two workers that share them; None where there is one core only.
-        ingest: The same steps, with tiles from readers in the worker and from Ray Data.
+        ingest: The same steps outside Ray Train, with tiles from readers in the process and from Ray Data.
     """
 
     bare: tuple[Pace, Pace]
     trainer: Pace
     shared: Pace | None
     ingest: tuple[Pace, Pace]
-
-    @property
-    def efficiency(self) -> float:
-        """Tiles a second of the trainer over those of the bare loop."""
-        return self.trainer.tiles_per_second / float(np.mean([pace.tiles_per_second for pace in self.bare]))
 
 
 def measure_training(config: RunConfig, folder: Path, steps: int) -> TrainingSpeed:
@@ -79,11 +74,8 @@ def measure_training(config: RunConfig, folder: Path, steps: int) -> TrainingSpe
         steps: Optimizer steps of each way.
     """
     scenes = open_labelled(config)
-    label_map = config.label_map()
     with ray_session("local"):
-        survey = survey_scenes(
-            training_scenes(config, scenes["train"]), config.training.tile // 2, label_map, folder / "survey.npz"
-        )
+        survey = survey_scenes(training_scenes(config, scenes["train"]), config.training.tile // 2, config.label_map())
     job = make_job(config, scenes, survey, cores())
     settings = job.settings.model_copy(update={"epochs": 2, "patience": None, "checkpoint_steps": None})
     job = replace(job, settings=settings, steps_per_epoch=steps, validate=(_little(job.validate[0]),))
@@ -95,7 +87,10 @@ def measure_training(config: RunConfig, folder: Path, steps: int) -> TrainingSpe
 
 
 def bare_loop(job: TrainingJob, steps: int) -> Pace:
-    """Steps of a plain loop over one batch of normalised tiles in memory; compiled where there is a GPU."""
+    """Steps of a plain loop over one batch of normalised tiles in memory; compiled where there is a GPU.
+
+    Its optimizer is PyTorch's AdamW as it comes.
+    """
     learner, model, device = _learner(job)
     with TileReader(job.train, job.label_map) as reader:
         batch = load_batch(reader, _sampler(job), job.tile_numbers(0, 0, 1), job.settings.tile, job.augmentation)
@@ -157,7 +152,7 @@ def ingest_loop(job: TrainingJob, steps: int, ray_data: bool) -> Pace:
             tiles += len(batch)
             asked = time.perf_counter()
     elapsed = asked - started
-    return Pace("Ray Data" if ray_data else "readers in the worker", tiles / elapsed, waited / elapsed)
+    return Pace("no Ray Train, Ray Data" if ray_data else "no Ray Train, readers", tiles / elapsed, waited / elapsed)
 
 
 def print_training(speed: TrainingSpeed) -> None:

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from segbatch.commands.train import (
     untrained_card,
 )
 from segbatch.commands.trials import Search, TrialLog, TrialProgress
-from segbatch.config import LabelledSceneEntry, RunConfig, Scenes, Tune, draw, with_settings
+from segbatch.config import LabelledSceneEntry, Range, RunConfig, Scenes, Training, Tune, draw, with_settings
 from segbatch.errors import InputError, TrainingError
 from segbatch.masks.staging import write_whole
 from segbatch.report.trials import TrialResult, trials_csv, trials_html
@@ -96,7 +97,7 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
         config = _with_tiles_that_fit(config)
     points = draw(config)
     configs = [with_settings(config, settings) for settings in points]
-    scenes = open_labelled(config, [candidate.training for candidate in configs])
+    scenes = open_labelled(config, _extremes(config))
     _check(configs, scenes)
     folder.create()
     identity = _identity(config, scenes)
@@ -132,6 +133,17 @@ def _with_tiles_that_fit(config: RunConfig) -> RunConfig:
     tiles = [tile for tile in list(space.pop(_TILE)) if tile <= side]
     space |= {_TILE: tiles} if len(tiles) > 1 else {}
     return config.model_copy(update={"tune": config.tune.model_copy(update={"space": space})})
+
+
+def _extremes(config: RunConfig) -> list[Training]:
+    """Trainings among which are those with the largest tiles of the space.
+
+    Of the space, not of the trials: more trials of the same search must not have other scenes.
+    """
+    space = config.tune.space
+    keys = [key for key in (_TILE, "training.scale", "training.augment") if key in space]
+    among = [values.ends if isinstance(values, Range) else values for values in (space[key] for key in keys)]
+    return [with_settings(config, dict(zip(keys, values, strict=True))).training for values in product(*among)]
 
 
 def _check(configs: Sequence[RunConfig], scenes: Labelled) -> None:

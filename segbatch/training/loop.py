@@ -140,7 +140,10 @@ def _end_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, s
         validate(predictor, job.validate, job.label_map, stride=stride, halo=halo, part=(crew.rank, crew.world))
     )
     metrics, sums = compute_metrics(confusion), course.sums
-    is_best = course.best is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in course.history)
+    if course.best is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in course.history):
+        best = learner.snapshot()
+    else:
+        best = course.best.model
     course.history.append(
         {
             "epoch": len(course.history) + 1,
@@ -156,7 +159,6 @@ def _end_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, s
         }
     )
     course.sums = EpochSums()
-    best = learner.snapshot() if is_best or course.best is None else course.best.model
     course.best = Bundle(best, _card(job, stride, halo, course.history))
 
 

@@ -40,7 +40,7 @@ _STRIPS_PER_CPU = 4
 
 _WORKER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 """Ray Train trains in a second thread. By default glibc gives it heaps that are too small for tensors, whose memory is
-then got from the system in every step: a fifth of the time of a U-Net on 2 cores."""
+then got from the system in every step."""
 
 _SECONDS_BETWEEN_QUESTIONS = 1.0
 

@@ -369,3 +369,26 @@ def test_the_log_knows_what_was_tried_again_and_what_was_cut_off(tmp_path: Path)
     again.forget_failures()
     assert again.results(points)[0].state == "unfinished"
     assert [result.number for result in again.results(points[:1])] == [1]
+
+
+def test_more_trials_of_a_search_have_the_same_scenes(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tiles the first few have: what is kept apart goes by the largest of the space."""
+    content = yaml.safe_load(config.read_text())
+    content["scenes"]["train"] += content["scenes"].pop("validate")
+    content["scenes"]["split"] = {"by": "block", "block": 64}
+    content["training"] |= {"tile": 32, "augment": "flips"}
+    content["tune"]["space"] = {"training.tile": [32, 64], "training.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
+    config.write_text(yaml.safe_dump(content))
+    told: list[list[Any]] = []
+
+    def enough(settings: RunConfig, scenes: Any) -> str:
+        told.append([settings.tune.trials, [part.window for parts in scenes.values() for part in parts]])
+        raise InputError("enough")
+
+    monkeypatch.setattr(tune_module, "_identity", enough)
+    for trials in (1, 2, 8):
+        assert segbatch("tune", str(config), "--trials", str(trials)).code == 2
+    assert [count for count, _ in told] == [1, 2, 8]
+    assert all(windows == told[0][1] for _, windows in told)
+    # Half of the largest tile lies between a block and what is trained on.
+    assert min(window.width for window in told[0][1]) >= 32
