@@ -103,19 +103,25 @@ def configuration(tmp_path: Path, make_raster) -> Path:
     card = Card(classes, ("red", "green", "blue"), "uint8", (100.0,) * 3, (50.0,) * 3, 8, 16, LabelMap(2))
     save_bundle(tmp_path / "run" / "bundle", Bundle(model, card))
     rng = np.random.default_rng(0)
-    grid = {"crs": "EPSG:32632", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
-    image, label = tmp_path / "image.tif", tmp_path / "label.tif"
-    make_raster(image, rng.integers(0, 255, (3, 250, 330), np.uint8), names=("red", "green", "blue"), **grid)
-    make_raster(label, rng.integers(0, 2, (1, 250, 330), np.uint8), **grid)
+    bands = ("red", "green", "blue")
+    entries = {}
+    for name, left in (("image", 5e5), ("elsewhere", 6e5)):
+        grid = {"crs": "EPSG:32632", "transform": Affine(1, 0, left, 0, -1, 5e6)}
+        entries[name] = {"image": str(tmp_path / f"{name}.tif"), "label": str(tmp_path / f"{name}_label.tif")}
+        make_raster(tmp_path / f"{name}.tif", rng.integers(0, 255, (3, 250, 330), np.uint8), names=bands, **grid)
+        make_raster(tmp_path / f"{name}_label.tif", rng.integers(0, 2, (1, 250, 330), np.uint8), **grid)
     path = tmp_path / "run.yaml"
-    entry = {"image": str(image), "label": str(label)}
     path.write_text(
         json.dumps(
             {
                 "name": "job",
                 "output": str(tmp_path / "run"),
                 "classes": classes.to_json(),
-                "scenes": {"train": [entry], "validate": [entry], "predict": [entry]},
+                "scenes": {
+                    "train": [entries["elsewhere"]],
+                    "validate": [entries["image"]],
+                    "predict": [entries["image"]],
+                },
                 "model": {
                     "encoder": "resnet18",
                     "options": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]},
@@ -144,7 +150,7 @@ def test_predict_report_and_evaluate_run_as_jobs(head: Head, configuration: Path
     out = configuration.parent / "evaluation"
     done = head.submit(
         "python", "jobs/evaluate.py", "--prediction", str(run / "masks" / "image.tif"),
-        "--label", str(configuration.parent / "label.tif"), "--out", str(out),
+        "--label", str(configuration.parent / "image_label.tif"), "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     evaluated = json.loads((out / "report" / "metrics.json").read_text())
