@@ -104,7 +104,9 @@ def stream(
     so after the first round a tile costs a copy.
     """
     own = threading.local()
-    with ExitStack() as readers, ThreadPoolExecutor(threads) as pool:
+    # PyTorch's threads of a reader beside those of the model would be more than there are cores: OpenMP then lets
+    # its threads sleep at each of a step's hundreds of meeting points.
+    with ExitStack() as readers, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
         def load(numbers: Sequence[int]) -> Batch:
             if not hasattr(own, "reader"):
