@@ -46,16 +46,22 @@ class Resources:
         """CPUs of the node that has most, at least 1."""
         return max(1, *(cpus for cpus, _ in self.nodes)) if self.nodes else 1
 
-    def cpus_for(self, workers: int, use_gpu: bool) -> int:
+    def cpus_for(self, workers: int, use_gpu: bool, least: int | None = None) -> int:
         """CPUs that each of ``workers`` gets, so that all find room on the nodes at the same time.
+
+        Args:
+            workers: How many there are to be.
+            use_gpu: Whether each has a GPU.
+            least: How many have to find room where not all do; None for all.
 
         Raises:
             InputError: They do not fit, and this machine is all there is.
         """
-        for cpus in range(max(1, self.cpus // workers), 0, -1):
-            room = sum(min(has // cpus, gpus if use_gpu else workers) for has, gpus in self.nodes)
-            if room >= workers:
-                return cpus
+        for count in range(workers, (least or workers) - 1, -1):
+            for cpus in range(max(1, self.cpus // count), 0, -1):
+                room = sum(min(has // cpus, gpus if use_gpu else count) for has, gpus in self.nodes)
+                if room >= count:
+                    return cpus
         if self.local:
             what = f"{self.gpus} GPUs" if use_gpu else f"{self.cpus} CPUs"
             raise InputError(f"{workers} workers do not fit on this machine's {what}: lower training.workers.")

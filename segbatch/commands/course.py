@@ -31,12 +31,28 @@ class Course:
         return sorted([*self.steps, *self.epochs], key=lambda row: (row["global_step"], row["kind"] == "epoch"))
 
 
-def event_row(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of an event: of an epoch's, the epoch alone; it carries all that were before."""
-    kept = event
+def event_rows(event: Mapping[str, Any], course: Course) -> list[dict[str, Any]]:
+    """What is kept of an event: of an epoch's, the epoch alone; it carries all that were before.
+
+    A training that goes on knows of epochs that were saved in the moment in which who listened was killed.
+
+    Args:
+        event: As the training tells it.
+        course: What is kept already.
+    """
+    now = {"time": round(time.time(), 1)}
+    kept = {key: value for key, value in event.items() if key not in ("history", "epochs")}
     if event["kind"] == "epoch":
-        kept = {"kind": "epoch", "global_step": event["global_step"], **event["history"][-1]}
-    return {"time": round(time.time(), 1), **kept}
+        return [now | kept | event["history"][-1]]
+    if not event.get("history"):
+        return [now | kept]
+    known = {row["epoch"] for row in course.epochs}
+    first = min((row["epoch"] for row in event["history"] if row["epoch"] not in known), default=None)
+    if first is None:
+        return [now | kept]
+    steps = (event["global_step"] - event["step"]) // event["epoch"]
+    told = event["history"][first - 1 :]
+    return [*({**now, "kind": "epoch", "global_step": row["epoch"] * steps, **row} for row in told), now | kept]
 
 
 def append_row(path: Path, row: Row) -> None:

@@ -1,10 +1,10 @@
 """Who hears of a training's events: people, metrics.jsonl, TensorBoard and, on request, MLflow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segbatch.commands.course import append_row, event_row, read_course
+from segbatch.commands.course import Course, append_row, event_rows, read_course
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import say
 from segbatch.commands.tensorboard import EventFile
@@ -12,11 +12,12 @@ from segbatch.commands.tracking import TrackedRun
 from segbatch.commands.training_progress import TrainingProgress
 from segbatch.config import RunConfig
 
-Listener = Callable[[dict[str, Any]], None]
+if TYPE_CHECKING:
+    from segbatch.training.job import Listener
 
 
 @contextmanager
-def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> Iterator[Listener]:
+def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> "Iterator[Listener]":
     """A function that takes the training's events, as long as it lasts.
 
     A full disk or a server that is gone must not end a training for the sake of its curves.
@@ -39,10 +40,11 @@ def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> Iterato
 
     def listen(event: dict[str, Any]) -> None:
         progress(event)
-        row = event_row(event)
-        files.add(row)
-        if tracked is not None:
-            tracked.add(row)
+        course = read_course(folder.metrics) if event["kind"] == "resume" else Course()
+        for row in event_rows(event, course):
+            files.add(row)
+            if tracked is not None:
+                tracked.add(row)
 
     try:
         yield listen

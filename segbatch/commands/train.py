@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.listeners import Listener, listening
+from segbatch.commands.listeners import listening
 from segbatch.commands.progress import duration, say
 from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
@@ -27,7 +27,7 @@ from segbatch.scenes import SceneInfo
 from segbatch.scenes.atlas import Part
 
 if TYPE_CHECKING:
-    from segbatch.training.job import TrainingJob
+    from segbatch.training.job import Listener, TrainingJob
     from segbatch.training.survey import Survey, TrainingScene
 
 _HOW_NOT_WHAT = {"max_failures", "use_gpu", "min_workers", "checkpoint_steps", "mlflow"}
@@ -61,7 +61,8 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
         return folder.bundle
     if config.training.mlflow:
         check_tracking()
-    untrained_card(config, scenes["train"][0].info)
+    begun = not overwrite and _has_checkpoint(folder, identity)
+    untrained_card(_without_weights(config) if begun else config, scenes["train"][0].info)
     folder.refuse_foreign()
     if overwrite:
         spare_starting_weights(config.model, folder)
@@ -198,6 +199,18 @@ def _absolute(model: Model) -> Model:
     return model.model_copy(update={name: os.path.abspath(path) for name, path in paths.items()})
 
 
+def _has_checkpoint(folder: RunFolder, identity: str) -> bool:
+    from segbatch.training.checkpoint import has_checkpoint
+
+    return has_checkpoint(folder.training / identity)
+
+
+def _without_weights(config: RunConfig) -> RunConfig:
+    """For a training that goes on: the files that it started from may have gone."""
+    model = config.model.model_copy(update={"weights": None, "init": None})
+    return config.model_copy(update={"model": model})
+
+
 def _claim(folder: RunFolder, identity: str) -> bool:
     """Make sure that the folder is free or holds this very training.
 
@@ -301,13 +314,13 @@ def _fit(
     scenes: Labelled,
     identity: str,
     resources: Resources,
-    listener: Listener,
+    listener: "Listener",
 ) -> None:
     from segbatch.training.trainer import Workers, fit, survey_scenes
 
     settings = config.training
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.min_workers or settings.workers)
-    cpus = resources.cpus_for(settings.workers, use_gpu)
+    cpus = resources.cpus_for(settings.workers, use_gpu, settings.min_workers)
     train_scenes = training_scenes(config, scenes["train"])
     survey = survey_scenes(
         train_scenes, settings.tile // 2, config.label_map(), folder.training / f"survey-{identity}.npz"

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from segbatch.training.learner import Learner
 
 _STATE = "state.pt"
 _COURSE = "course.json"
+_RECORD = "checkpoint_manager_snapshot.json"
+_RESCUED = "rescued"
 BUNDLE = "bundle"
 """Name of the best model's folder in a checkpoint; absent before the first epoch is over."""
 
@@ -37,8 +40,8 @@ class EpochSums:
 
 
 @dataclass(slots=True)
-class Course:
-    """What has happened in a training.
+class TrainState:
+    """Where a training stands, but for what the learner knows.
 
     Args:
         history: A row an epoch.
@@ -51,7 +54,7 @@ class Course:
     best: Bundle | None = None
 
 
-def save(learner: Learner, course: Course, crew: Crew, scratch: Path) -> None:
+def save(learner: Learner, state: TrainState, crew: Crew, scratch: Path) -> None:
     """Store the state; every worker must call, the first one brings the files.
 
     They are written beside Ray Train's own, so that what a killed worker leaves goes when the training is done.
@@ -60,7 +63,7 @@ def save(learner: Learner, course: Course, crew: Crew, scratch: Path) -> None:
         TrainingError: The files cannot be written; all workers are told.
     """
     folder = scratch / "reported"
-    problem = _write(folder, learner, course) if crew.rank == 0 else ""
+    problem = _write(folder, learner, state) if crew.rank == 0 else ""
     problem = crew.gathered(problem)[0]
     try:
         if problem:
@@ -71,17 +74,46 @@ def save(learner: Learner, course: Course, crew: Crew, scratch: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def load(learner: Learner, crew: Crew) -> Course | None:
-    """Go on from the last checkpoint; None where there is none."""
-    stored = crew.stored()
-    if stored is None:
-        return None
-    with stored as name:
+def last(crew: Crew, scratch: Path) -> AbstractContextManager[str] | None:
+    """The folder of the last checkpoint; None where there is none."""
+    rescued = scratch / _RESCUED
+    return crew.stored() or (nullcontext(os.fspath(rescued)) if rescued.exists() else None)
+
+
+def load(learner: Learner, checkpoint: AbstractContextManager[str]) -> TrainState:
+    """Go on from a checkpoint."""
+    with checkpoint as name:
         folder = Path(name)
         learner.load(folder / _STATE)
-        course = json.loads((folder / _COURSE).read_text())
+        told = json.loads((folder / _COURSE).read_text())
         best = load_bundle(folder / BUNDLE) if (folder / BUNDLE).exists() else None
-    return Course(course["history"], EpochSums(**course["sums"]), best)
+    return TrainState(told["history"], EpochSums(**told["sums"]), best)
+
+
+def rescue(scratch: Path) -> None:
+    """Save the last checkpoint where Ray Train's list of them was torn.
+
+    Ray Train writes the list in place when a checkpoint is whole, and does not start where it cannot read it.
+
+    Args:
+        scratch: Folder of the training, which nobody works on.
+    """
+    record = scratch / _RECORD
+    if not record.exists():
+        return
+    try:
+        json.loads(record.read_text())
+    except ValueError:
+        if checkpoints := sorted(scratch.glob("checkpoint_*/")):
+            shutil.rmtree(scratch / _RESCUED, ignore_errors=True)
+            shutil.copytree(checkpoints[-1], scratch / f"{_RESCUED}.partial", dirs_exist_ok=True)
+            os.replace(scratch / f"{_RESCUED}.partial", scratch / _RESCUED)
+        record.unlink()
+
+
+def has_checkpoint(scratch: Path) -> bool:
+    """Whether a training can go on from what is in its folder."""
+    return (scratch / _RESCUED).exists() or any(scratch.glob("checkpoint_*/"))
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -89,7 +121,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return list(json.loads((folder / _COURSE).read_text())["history"])
 
 
-def _write(folder: Path, learner: Learner, course: Course) -> str:
+def _write(folder: Path, learner: Learner, state: TrainState) -> str:
     """Write the files.
 
     Returns:
@@ -99,9 +131,9 @@ def _write(folder: Path, learner: Learner, course: Course) -> str:
     try:
         folder.mkdir(parents=True)
         learner.save(folder / _STATE)
-        (folder / _COURSE).write_text(json.dumps({"history": course.history, "sums": asdict(course.sums)}))
-        if course.best is not None:
-            save_bundle(folder / BUNDLE, course.best)
+        (folder / _COURSE).write_text(json.dumps({"history": state.history, "sums": asdict(state.sums)}))
+        if state.best is not None:
+            save_bundle(folder / BUNDLE, state.best)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         if shutil.disk_usage(folder).free < size:  # Ray Train copies it
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

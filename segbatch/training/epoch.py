@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from segbatch.errors import TrainingError
-from segbatch.training.checkpoint import Course, save
+from segbatch.training.checkpoint import TrainState, save
 from segbatch.training.crew import Bell, Crew
 from segbatch.training.feed import Batch, stream
 from segbatch.training.job import TrainingJob
@@ -18,7 +18,7 @@ _LONG_VALIDATION = 30.0
 """Seconds of validation before which the state is saved: it does not listen."""
 
 
-def run_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, bell: Bell, scratch: Path) -> bool:
+def run_epoch(job: TrainingJob, learner: Learner, state: TrainState, crew: Crew, bell: Bell, scratch: Path) -> bool:
     """Take the steps that are left of an epoch.
 
     Returns:
@@ -27,8 +27,8 @@ def run_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, be
     Raises:
         TrainingError: The loss is no number, or the state cannot be saved; all workers raise alike.
     """
-    sums, settings = course.sums, job.settings
-    first, end = learner.step, (len(course.history) + 1) * job.steps_per_epoch
+    sums, settings = state.sums, job.settings
+    first, end = learner.step, (len(state.history) + 1) * job.steps_per_epoch
     batches = stream(
         job.train,
         job.label_map,
@@ -39,7 +39,7 @@ def run_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, be
         # A GPU's worker has CPUs to spare; elsewhere they are the model's.
         threads=job.threads if crew.device.type == "cuda" else 1,
     )
-    is_long = bool(course.history) and course.history[-1]["validate_seconds"] > _LONG_VALIDATION
+    is_long = bool(state.history) and state.history[-1]["validate_seconds"] > _LONG_VALIDATION
     ticker = _Ticker(job, learner, crew)
     for batch in batches:
         started = time.perf_counter()
@@ -57,7 +57,7 @@ def run_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, be
         sums.seconds += batch.waited + time.perf_counter() - started
         ticker.step(loss, batch.waited)
         if due or stop or (look and bell.hears_of_preemption()):
-            save(learner, course, crew, scratch)
+            save(learner, state, crew, scratch)
             bell.saved()
         if stop:
             return False

@@ -1,11 +1,16 @@
 """What a training is: all that its workers need to know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.config import Model, Training
 from segbatch.training.augmentation import Augmentation
 from segbatch.training.survey import Survey, TrainingScene
+
+Listener = Callable[[dict[str, Any]], None]
+"""Takes the events of a training."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from segbatch.models.build import build_model, model_stride
 from segbatch.models.bundle import Bundle
 from segbatch.models.card import Card, default_halo
 from segbatch.models.pretrained import load_from_bundle
-from segbatch.training.checkpoint import Course, EpochSums, load, save
+from segbatch.training.checkpoint import EpochSums, TrainState, last, load, save
 from segbatch.training.crew import Bell, Crew
 from segbatch.training.epoch import run_epoch
 from segbatch.training.job import TrainingJob
@@ -64,7 +64,8 @@ def _train(job: TrainingJob, crew: Crew, scratch: Path) -> None:
     keep_freed_memory()
     torch.set_num_threads(job.threads)
     torch.manual_seed(settings.seed)
-    model = _network(job, crew)
+    checkpoint = last(crew, scratch)
+    model = _network(job, crew, fresh=checkpoint is None)
     learner = Learner(
         model if crew.world == 1 else torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True),
         model,
@@ -77,35 +78,41 @@ def _train(job: TrainingJob, crew: Crew, scratch: Path) -> None:
     )
     stride = model_stride(model)
     bell = Bell(crew, settings.checkpoint_steps, _SECONDS_BETWEEN_SAVES)
-    course = load(learner, crew)
-    if course is None:
-        course = Course()
-    else:
-        crew.tell(kind="resume", epoch=len(course.history), step=course.sums.steps, global_step=learner.step)
-    while len(course.history) < settings.epochs:
-        if _is_stale(course.history, settings.patience):
-            crew.tell(kind="stale", epoch=len(course.history), patience=settings.patience)
+    state = TrainState()
+    if checkpoint is not None:
+        state = load(learner, checkpoint)
+        crew.tell(
+            kind="resume",
+            epoch=len(state.history),
+            step=state.sums.steps,
+            global_step=learner.step,
+            history=state.history,
+        )
+    while len(state.history) < settings.epochs:
+        if _is_stale(state.history, settings.patience):
+            crew.tell(kind="stale", epoch=len(state.history), patience=settings.patience)
             break
-        if not run_epoch(job, learner, course, crew, bell, scratch):
+        if not run_epoch(job, learner, state, crew, bell, scratch):
             return
-        _end_epoch(job, learner, course, crew, stride)
-        save(learner, course, crew, scratch)
+        _end_epoch(job, learner, state, crew, stride)
+        save(learner, state, crew, scratch)
         bell.saved()
-        crew.tell(kind="epoch", history=course.history, epochs=settings.epochs, global_step=learner.step)
-    best = course.best
+        crew.tell(kind="epoch", history=state.history, epochs=settings.epochs, global_step=learner.step)
+    best = state.best
     assert best is not None  # there is at least one epoch
     # What a resumed worker finds decides for all of them alike: each that saves waits for the others.
     if job.calibrate and best.card.halo_curve is None:
         if crew.rank == 0:
-            course.best = best = _calibrated(best, job, crew.device)
-        save(learner, course, crew, scratch)
+            state.best = best = _calibrated(best, job, crew.device)
+        save(learner, state, crew, scratch)
         curve = best.card.halo_curve
         crew.tell(kind="halo", halo=best.card.halo, curve=None if curve is None else curve.to_json())
 
 
-def _network(job: TrainingJob, crew: Crew) -> torch.nn.Module:
-    # The first worker's weights reach the others when the model is wrapped, so one download is enough.
-    first = crew.rank == 0
+def _network(job: TrainingJob, crew: Crew, fresh: bool) -> torch.nn.Module:
+    # The first worker's weights reach the others when the model is wrapped, so one download is enough. A training that
+    # goes on has them all, and the files that it once started from may have gone.
+    first = fresh and crew.rank == 0
     model = build_model(
         job.model.architecture,
         job.model.encoder,
@@ -130,7 +137,7 @@ def _is_stale(history: list[dict[str, Any]], patience: int | None) -> bool:
     return max(scores[-patience:]) <= max(scores[:-patience])
 
 
-def _end_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, stride: int) -> None:
+def _end_epoch(job: TrainingJob, learner: Learner, state: TrainState, crew: Crew, stride: int) -> None:
     """Validate, and keep the model if it is the best so far."""
     started = time.perf_counter()
     halo = default_halo(stride)
@@ -139,14 +146,14 @@ def _end_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, s
     confusion = crew.summed_matrix(
         validate(predictor, job.validate, job.label_map, stride=stride, halo=halo, part=(crew.rank, crew.world))
     )
-    metrics, sums = compute_metrics(confusion), course.sums
-    if course.best is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in course.history):
+    metrics, sums = compute_metrics(confusion), state.sums
+    if state.best is None or (metrics.miou or 0) > max(past["miou"] or 0 for past in state.history):
         best = learner.snapshot()
     else:
-        best = course.best.model
-    course.history.append(
+        best = state.best.model
+    state.history.append(
         {
-            "epoch": len(course.history) + 1,
+            "epoch": len(state.history) + 1,
             "loss": sums.loss / sums.steps,
             "miou": metrics.miou,
             "pixel_accuracy": metrics.pixel_accuracy,
@@ -158,8 +165,8 @@ def _end_epoch(job: TrainingJob, learner: Learner, course: Course, crew: Crew, s
             "validate_seconds": time.perf_counter() - started,
         }
     )
-    course.sums = EpochSums()
-    course.best = Bundle(best, _card(job, stride, halo, course.history))
+    state.sums = EpochSums()
+    state.best = Bundle(best, _card(job, stride, halo, state.history))
 
 
 def _card(job: TrainingJob, stride: int, halo: int, history: list[dict[str, Any]]) -> Card:

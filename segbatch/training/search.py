@@ -20,7 +20,8 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from segbatch.errors import root_message
-from segbatch.training.trainer import Listener, Workers, fit
+from segbatch.training.job import Listener
+from segbatch.training.trainer import Workers, fit
 from segbatch.training.trial import Trial, TrialRun
 
 _WAITING = {"memory": 1.0}

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ import ray.train.torch
 from segbatch.classes import LabelMap
 from segbatch.errors import SegbatchError, TrainingError, root_message
 from segbatch.models.bundle import replace_folder
-from segbatch.training.checkpoint import BUNDLE
+from segbatch.training.checkpoint import BUNDLE, rescue
 from segbatch.training.crew import Wire
 from segbatch.training.interrupt import GRACE_SECONDS, wait_gracefully
-from segbatch.training.job import TrainingJob
+from segbatch.training.job import Listener, TrainingJob
 from segbatch.training.loop import PROBLEM, train_loop
 from segbatch.training.survey import (
     Strip,
@@ -43,8 +43,6 @@ _WORKER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 then got from the system in every step."""
 
 _SECONDS_BETWEEN_QUESTIONS = 1.0
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 def survey_scenes(
@@ -139,6 +137,7 @@ def fit(
     scratch = storage / name
     problem = scratch / PROBLEM
     problem.unlink(missing_ok=True)
+    rescue(scratch)
     count: Any = workers.count if workers.least == workers.count else (workers.least, workers.count)
     with _relay(listener) as (wire, stop):
 

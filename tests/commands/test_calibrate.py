@@ -25,7 +25,7 @@ Paint = Callable[..., NDArray[np.uint8]]
 
 @pytest.fixture
 def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
-    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    shutil.copytree(tiny_bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns(".cache"))
     return tmp_path / "bundle"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.commands.course import append_row, event_row, read_course, scalars, series_names
+from segbatch.commands.course import Course, append_row, event_rows, read_course, scalars, series_names
 
 STEPS = 10
 
@@ -105,11 +105,28 @@ def test_however_often_it_is_interrupted_every_step_counts_once(
 
 
 def test_of_an_epoch_event_its_epoch_is_kept() -> None:
-    row = event_row(
-        {"kind": "epoch", "history": [{"epoch": 1}, {"epoch": 2, "loss": 0.5}], "epochs": 9, "global_step": 20}
-    )
-    assert row == {"kind": "epoch", "epoch": 2, "loss": 0.5, "global_step": 20, "time": row["time"]}
+    event = {"kind": "epoch", "history": [{"epoch": 1}, {"epoch": 2, "loss": 0.5}], "epochs": 9, "global_step": 20}
+    (row,) = event_rows(event, Course())
+    assert row == {
+        "kind": "epoch", "epoch": 2, "loss": 0.5, "global_step": 20, "time": row["time"],
+    }  # fmt: skip
     assert json.loads(json.dumps(row)) == row
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_epochs_that_nobody_heard_of_are_told_when_a_training_goes_on(tmp_path: Path, known: int) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for number in range(1, known + 1):
+        append_row(path, epoch(number))
+    history = [{"epoch": number, "miou": 0.5} for number in (1, 2)]
+    event = {"kind": "resume", "epoch": 2, "step": 3, "global_step": 2 * STEPS + 3, "history": history}
+    rows = event_rows(event, read_course(path))
+    assert [row["kind"] for row in rows] == ["epoch"] * (2 - known) + ["resume"]
+    assert "history" not in rows[-1]
+    for row in rows:
+        append_row(path, row)
+    course = read_course(path)
+    assert [(row["epoch"], row["global_step"]) for row in course.epochs] == [(1, STEPS), (2, 2 * STEPS)]
 
 
 def test_figures_that_are_none_or_not_finite_have_no_point() -> None:

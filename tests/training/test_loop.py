@@ -23,6 +23,7 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.config import Model, Training
 from segbatch.models.card import read_card
 from segbatch.training.augmentation import source_side
+from segbatch.training.checkpoint import has_checkpoint, rescue
 from segbatch.training.crew import Crew
 from segbatch.training.job import TrainingJob
 from segbatch.training.learner import Learner
@@ -77,7 +78,7 @@ class FakeRay:
         self.events: list[dict[str, Any]] = []
 
     def tell(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
+        self.events.append(json.loads(json.dumps(event)))
 
     def asks_to_stop(self) -> bool:
         self._asked += 1
@@ -222,6 +223,34 @@ def course(report: Path | None) -> tuple[Any, ...]:
 
 
 @pytest.mark.usefixtures("no_halo")
+def test_a_torn_list_of_checkpoints_costs_no_step(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray Train leaves it when it is killed while it writes; what the weights came from has gone meanwhile."""
+    whole = FakeRay(tmp_path / "whole")
+    whole.run(job, monkeypatch, tmp_path / "scratch")
+    scratch = tmp_path / "torn"
+    assert not has_checkpoint(scratch)
+    for name, report in zip(("checkpoint_2", "checkpoint_1"), reversed(whole.reports[:2]), strict=True):
+        shutil.copytree(report, scratch / name)  # type: ignore[arg-type]
+    listed = scratch / "checkpoint_manager_snapshot.json"
+    listed.write_text('{"checkpoint_results": []}')
+    rescue(scratch)
+    assert listed.exists()
+    assert not (scratch / "rescued").exists()
+    listed.write_text('{"checkpoint_res')
+    (scratch / "rescued.partial").mkdir()  # of a rescue that was killed itself
+    rescue(scratch)
+    assert has_checkpoint(scratch)
+    assert not listed.exists()
+    gone = replace(job, model=job.model.model_copy(update={"init": str(tmp_path / "gone")}))
+    resumed = FakeRay(tmp_path / "resumed")
+    events = resumed.run(gone, monkeypatch, scratch)
+    assert (events[0]["kind"], events[0]["global_step"]) == ("resume", 4)
+    assert course(resumed.reports[-1]) == course(whole.reports[-1])
+
+
+@pytest.mark.usefixtures("no_halo")
 def test_the_state_is_saved_every_so_many_steps(
     job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +282,14 @@ def test_a_training_stopped_at_any_step_goes_on_to_the_same_end(
     second = FakeRay(tmp_path / "second", start=first.reports[-1])
     events = second.run(job, monkeypatch, tmp_path / "scratch")
     done = (stop_at - 1) // 3
-    assert events[0] == {"kind": "resume", "epoch": done, "step": stop_at - 3 * done, "global_step": stop_at}
+    # What was saved is told again: who listened may have been killed before it heard of it.
+    history = [row for event in whole.events if event["kind"] == "epoch" for row in event["history"][-1:]][:done]
+    assert {key: events[0][key] for key in ("kind", "epoch", "step", "global_step")} == {
+        "kind": "resume", "epoch": done, "step": stop_at - 3 * done, "global_step": stop_at,
+    }  # fmt: skip
+    assert [(row["epoch"], row["loss"], row["miou"]) for row in events[0]["history"]] == [
+        (row["epoch"], row["loss"], row["miou"]) for row in history
+    ]
     assert course(second.reports[-1]) == course(whole.reports[-1])
     ended, expected = (contents(reports[-1] / "bundle") for reports in (second.reports, whole.reports))  # type: ignore[operator]
     assert ended["model.safetensors"] == expected["model.safetensors"]
