@@ -1,9 +1,11 @@
 """The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.errors import SegbatchError, root_message
+from segbatch.inference.attempts import Attempts
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.pool import Bounds, Pool
 from segbatch.inference.rows import SECONDS, Row, mask_to_row, pixels_to_row, row_to_mask, row_to_pixels
@@ -41,6 +44,8 @@ _Value = TypeVar("_Value")
 def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
     """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running.
 
+    A block that ends process after process is given up: its row has an error.
+
     Args:
         work: What to do.
         pool: Who predicts.
@@ -50,19 +55,27 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
         SegbatchError: A model cannot be loaded, a file cannot be written, or Ray gave up.
     """
     shared = _Shared((work, work.reader(), work.writer()))
+    attempts = _attempts_folder(work)
+    shutil.rmtree(attempts, ignore_errors=True)  # of a run that was killed
+    attempts.mkdir()
 
     def read_block(batch: dict[str, np.ndarray]) -> Row:
         work, read, _ = shared.get()
         scene, block = work.pending[int(batch["number"][0])].tolist()
-        return pixels_to_row(read(scene, block))
+        with Attempts(attempts, "read").at(scene, block) as problem:
+            pixels = read(scene, block) if problem is None else work.unread(scene, block, problem)
+        return pixels_to_row(pixels)
 
     def write_block(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         _, _, write = shared.get()
         # What ends the run travels as a row: raised here, it would arrive buried in pages of Ray's tracebacks.
         fatal = str(batch["fatal"][0])
         if not fatal:
+            mask = row_to_mask(batch)
             try:
-                return {"row": [write(row_to_mask(batch)).to_json()], "fatal": [""]}
+                with Attempts(attempts, "write").at(mask.scene, mask.block) as problem:
+                    row = write(mask if problem is None else replace(mask, error=problem))
+                return {"row": [row.to_json()], "fatal": [""]}
             except SegbatchError as error:
                 fatal = str(error)
         return {"row": [""], "fatal": [fatal]}
@@ -106,6 +119,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
     with _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight), _plain_errors():
         for first in range(0, len(blocks), _MOST_BLOCKS):
             yield from map_some(blocks[first : first + _MOST_BLOCKS])
+    shutil.rmtree(attempts, ignore_errors=True)
 
 
 def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = _IO_CPUS) -> Iterator[str]:
@@ -143,6 +157,10 @@ def call_once(function: Callable[[_Item], _Value], item: _Item, *, cpus: float, 
     except ray.exceptions.RayError as error:  # the worker was killed, as where memory runs out
         raise SegbatchError(f"The work failed on Ray: {root_message(error)}") from error
     return result
+
+
+def _attempts_folder(work: Work) -> Path:
+    return Path(work.ledger) / "attempts"
 
 
 @contextmanager
@@ -209,6 +227,7 @@ class _Predict:
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
         self._lock = threading.Lock()
         self._fatal = ""
+        self._attempts = Attempts(_attempts_folder(self._work), "predict")
         try:
             self._predict = self._work.predictor(threads, device)
         except SegbatchError as error:
@@ -219,9 +238,11 @@ class _Predict:
         pixels = row_to_pixels(batch)
         if not self._fatal:
             try:
-                with self._lock:
-                    predicted = self._predict(pixels)
-                return mask_to_row(predicted, names)
+                # The lock first: a block that waits is not to blame for the one that is predicted.
+                with self._lock, self._attempts.at(pixels.scene, pixels.block) as problem:
+                    if problem is not None:
+                        pixels = self._work.unread(pixels.scene, pixels.block, problem)
+                    return mask_to_row(self._predict(pixels), names)
             except SegbatchError as error:
                 self._fatal = str(error)
         seconds = dict.fromkeys(SECONDS, 0.0)

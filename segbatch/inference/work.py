@@ -1,5 +1,6 @@
 """What an engine is asked to do: the blocks of a plan that have no ledger row yet."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from segbatch.classes import LabelMap
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.plan import ScenePlan
 from segbatch.inference.settings import Settings
-from segbatch.inference.stages import PredictStage, ReadStage, WriteStage
+from segbatch.inference.stages import BlockPixels, PredictStage, ReadStage, WriteStage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +42,12 @@ class Work:
     def reader(self) -> ReadStage:
         """The first stage."""
         return ReadStage(self.scenes)
+
+    def unread(self, scene: int, block: int, problem: str) -> BlockPixels:
+        """What the first stage gives for a block that was given up."""
+        plan = self.scenes[scene]
+        nothing = np.zeros((len(plan.bands), 0, 0), plan.info.dtype)
+        return BlockPixels(scene, block, nothing, np.zeros((0, 0), bool), None, time.time(), {"read": 0.0}, problem)
 
     def predictor(self, threads: int | None, device: str) -> PredictStage:
         """The second stage; loads the model."""

@@ -1,7 +1,10 @@
 """The engine on Ray gives what the stages give by themselves, and says in a line what went wrong."""
 
+import os
+import re
+import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +184,49 @@ def test_four_actors_another_order_and_more_than_one_dataset_change_no_byte(
     expected = outcome("inline", lambda work: run_inline(work, "cpu"), None)
     found = outcome("ray", lambda work: run_ray(work, replace(POOL, min=4, max=4), BOUNDS), 3)
     assert found == expected
+
+
+@pytest.mark.parametrize("stage", ["reader", "predictor", "writer"])
+def test_a_block_that_ends_each_process_is_given_up_and_the_others_are_done(
+    scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path, stage: str
+) -> None:
+    """As a decoder does that crashes."""
+
+    class Poisoned(Work):
+        def reader(self) -> Any:
+            return self._poison("reader", Work.reader(self))
+
+        def predictor(self, threads: int | None, device: str) -> Any:
+            return self._poison("predictor", Work.predictor(self, threads, device))
+
+        def writer(self) -> Any:
+            return self._poison("writer", Work.writer(self))
+
+        def _poison(self, name: str, function: Any) -> Any:
+            def call(*args: Any) -> Any:
+                place = args if len(args) == 2 else (args[0].scene, args[0].block)
+                # Given up, it goes through the later stages as a block with an error.
+                if name == stage and place == (0, 5) and getattr(args[0], "error", None) is None:
+                    with open(tmp_path / "lost", "a") as file:
+                        file.write(".")
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                return function(*args)
+
+            return call
+
+    clean = {
+        (row.scene, row.block): what(row) for row in run_inline(work_for(tmp_path / "a", scenes, tiny_bundle), "cpu")
+    }
+    work = work_for(tmp_path / "b", scenes, tiny_bundle)
+    poisoned = Poisoned(*(getattr(work, field.name) for field in fields(work)))
+    rows = {(row.scene, row.block): row for row in run_ray(poisoned, POOL, BOUNDS)}
+    assert rows.keys() == clean.keys()
+    bad = rows.pop(("good", 5))
+    assert re.search(r"block 5 was given up: 3 processes that were to \w+ it were lost", bad.error or "")
+    assert (tmp_path / "lost").read_text() == "." * 3
+    assert {key: what(row) for key, row in rows.items()} == {key: row for key, row in clean.items() if key in rows}
+    assert read_ledger(work.ledger)["good", 5].error == bad.error
+    assert not (Path(work.ledger) / "attempts").exists()
 
 
 def test_items_are_mapped_once_each() -> None:
