@@ -101,6 +101,7 @@ def list_(address: Address = None) -> None:
     found = _connect(address).jobs()
     if not found:
         say("There are no jobs.")
+        return
     for line in job_lines(found):
         out.print(line, markup=False, soft_wrap=True)
 

@@ -87,8 +87,13 @@ class RayCluster:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         # Ray lets these variables overrule the address that its client is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = address
-        with self._errors():
-            self._client = _client(address)
+        try:
+            with self._errors():
+                self._client = _client(address)
+        except InputError:
+            raise
+        except (SegbatchError, LookupError, TypeError) as error:  # what answers there is no dashboard of Ray's
+            raise UnreachableError(self._nobody) from error
 
     @property
     def address(self) -> str:
@@ -175,16 +180,20 @@ class RayCluster:
         except AuthenticationError as error:
             raise InputError(self._about_token(missing="Authentication failed" not in str(error))) from error
         except (ConnectionError, requests.RequestException) as error:
-            raise UnreachableError(
-                f"There is no Ray dashboard at {self.address}. Is the head up, and this its dashboard's port (8265 as "
-                "a rule)?"
-            ) from error
+            raise UnreachableError(self._nobody) from error
         except RuntimeError as error:
             if job_id and ("status code 404" in str(error) or "does not exist" in str(error)):
                 raise InputError(
                     f"{self.address} knows no job {job_id}. `segbatch jobs list` names those it knows."
                 ) from error
             raise SegbatchError(f"Ray says: {_said(error)}") from error
+
+    @property
+    def _nobody(self) -> str:
+        return (
+            f"There is no Ray dashboard at {self.address}. Is the head up, and this its dashboard's port (8265 as a "
+            "rule)?"
+        )
 
     def _about_token(self, missing: bool) -> str:
         if missing and self._token and os.environ.get("RAY_AUTH_MODE") != "token":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segbatch.commands.folder import refuse_relative
 from segbatch.config import RunConfig, load_config
 from segbatch.errors import InputError
 from segbatch.submit.package import Package
@@ -59,8 +60,9 @@ class Command:
     @property
     def base_id(self) -> str:
         """Submission id without the number of the try: the same for the same work in the same folder."""
-        # Words that only say where the configuration lies do not count, but what it holds.
-        words = [word for word in self.words if word != self.config]
+        # Not the words that say where the configuration lies, but what it holds.
+        where = None if self.config is None else os.path.normpath(self.config)
+        words = [word for word in self.words if os.path.normpath(word) != where]
         content = json.dumps([words, self.output, self.settings], sort_keys=True, default=str)
         plain = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")[:_MOST_LETTERS].strip("-")
         return "-".join(filter(None, [self.name, plain, hashlib.sha256(content.encode()).hexdigest()[:8]]))
@@ -86,13 +88,8 @@ def parse(root: Any, words: Sequence[str], folder: Path) -> Command:
     config, settings = given.get("config"), None
     if config is not None:
         settings = _load(Path(config), given.get("set_") or (), folder)
-    output = _output(name, given, settings)
-    if not os.path.isabs(output):
-        raise InputError(
-            f"The output folder {output} is relative, and a Ray job's working folder is thrown away. "
-            "Give an absolute path that all nodes share."
-        )
-    output = os.path.normpath(output)
+    output = os.path.normpath(_output(name, given, settings))
+    refuse_relative(Path(output))
     return Command(
         words=tuple(words),
         run=settings.name if settings else Path(output).name,
@@ -114,7 +111,10 @@ def check_inputs(command: Command, package: Package) -> None:
             continue
         inside = os.path.normpath(path)
         if inside.split(os.sep)[0] == os.pardir:
-            raise InputError(f"{path} lies outside of the working directory {package.folder}, which is what is sent.")
+            raise InputError(
+                f"{path} lies outside of the working directory {package.folder}, which is what is sent. Give its "
+                "absolute path on a file system that all nodes share."
+            )
         found = [match.relative_to(package.folder).as_posix() for match in _matches(package.folder, inside)]
         if not found:
             raise InputError(f"{path} does not exist in the working directory {package.folder}, which is what is sent.")
