@@ -75,9 +75,9 @@ def submit(
     environment = read_environment(env or (), os.environ)
     wanted = Wanted(entrypoint_cpus, entrypoint_gpus, entrypoint_memory, _amounts(entrypoint_resource or ()))
     parsed = parse(context.find_root(), command, folder)
+    cluster = RayCluster(url)  # first of all that imports Ray, which looks for a token when it is imported
     package = pack(folder, exclude or (), parsed.output)
     check_inputs(parsed, package)
-    cluster = RayCluster(url)
     job_id, is_new = send(cluster, parsed, package, environment, wanted)
     if is_new:
         say(f"Submitted {job_id}, which writes to {parsed.output}")

@@ -127,7 +127,7 @@ def test_ctrl_c_leaves_the_job_alone(cluster, run: Callable[..., Result]) -> Non
 def test_secrets_are_shown_nowhere(cluster, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD", "geheim-und-lang")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "zeichen-und-wunder")
-    message = "Traceback (most recent call last):\nRuntimeError: Failed to set up {'env_vars': {'PASSWORD': 'geheim-und-lang'}}"
+    message = "Traceback (most recent call last):\nRuntimeError: Failed to set up {'PASSWORD': 'geheim-und-lang'}"
     cluster.states = [{"status": "RUNNING"}, {"status": "FAILED", "message": message}]
     cluster.streams = [["my password is geheim-und-lang\n"]]
     found = run(*SUBMIT, "--env", "PASSWORD")
