@@ -12,14 +12,12 @@ import typer
 from segbatch import __version__
 from segbatch.bench.app import app as bench
 from segbatch.errors import SegbatchError, root_message
+from segbatch.submit.app import add_submit
 
 if TYPE_CHECKING:
     from segbatch.config import RunConfig
 
 EXIT_SCENES_FAILED = 3
-EXIT_INTERRUPTED = 130
-
-_AGAIN = "Run the same command again, without --overwrite, to go on."
 
 app = typer.Typer(
     name="segbatch",
@@ -32,7 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
 
 app.add_typer(bench, name="bench")
 
@@ -346,6 +343,9 @@ def schema() -> None:
     print(json.dumps(RunConfig.model_json_schema(by_alias=True), indent=2))
 
 
+add_submit(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -354,8 +354,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=[argument for argument in arguments if argument != "--debug"], prog_name="segbatch")
     except SystemExit as end:
-        if end.code == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C
-            print(f"\nStopped. {_AGAIN}", file=sys.stderr)
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # typer makes this of Ctrl-C
+            print("\nStopped. Run the same command again, without --overwrite, to go on.", file=sys.stderr)
         raise
     except SegbatchError as error:
         if debug:

@@ -26,6 +26,7 @@ ROOMS = (
     "demo",
     "runtime",
     "commands",
+    "submit",
     "bench",
     "cli",
     "__main__",
@@ -39,7 +40,8 @@ RAY_MODULES = {
     "training/search.py",
     "training/trial.py",
     "runtime.py",
-    "commands/submit.py",
+    "submit/client.py",
+    "submit/package.py",
     "bench/store.py",
     "bench/training.py",
 }
@@ -52,7 +54,18 @@ THIRD_PARTY = {
 }
 """All that the pure rooms import from outside the standard library."""
 
-LIGHT_ROOMS = {"errors", "classes", "config", "geometry", "scenes", "evaluation", "commands", "cli", "__main__"}
+LIGHT_ROOMS = {
+    "errors",
+    "classes",
+    "config",
+    "geometry",
+    "scenes",
+    "evaluation",
+    "commands",
+    "submit",
+    "cli",
+    "__main__",
+}
 HEAVY_LIBRARIES = {"matplotlib", "pandas", "ray", "segmentation_models_pytorch", "sklearn", "timm", "torch"}
 
 WITHOUT_CONFIGURATION = {"geometry", "evaluation", "inference/predictor.py"}

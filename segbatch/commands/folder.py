@@ -91,11 +91,8 @@ class RunFolder:
         Raises:
             InputError: It cannot, or a Ray job would lose it.
         """
-        if not self.path.is_absolute() and _IN_A_RAY_JOB in os.environ:
-            raise InputError(
-                f"The output folder {self.path} is relative, and a Ray job's working folder is thrown away. "
-                "Give an absolute path that all nodes share."
-            )
+        if _IN_A_RAY_JOB in os.environ:
+            refuse_relative(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -180,6 +177,19 @@ class RunFolder:
         for model in self.path.glob("model-int8-*.onnx"):
             model.unlink()
         self.update(mapping=None, evaluation=None)
+
+
+def refuse_relative(output: Path) -> None:
+    """Make sure that a Ray job's output outlives it.
+
+    Raises:
+        InputError: The path counts from the job's working folder.
+    """
+    if not output.is_absolute():
+        raise InputError(
+            f"The output folder {output} is relative, and a Ray job's working folder is thrown away. "
+            "Give an absolute path that all nodes share."
+        )
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,0 +1,1 @@
+"""Commands of segbatch as jobs of a Ray cluster, and looking after them."""

@@ -1,0 +1,133 @@
+"""What is submitted is checked first, and named by what it does."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbatch.errors import InputError
+from segbatch.submit.command import Command, check_inputs
+from segbatch.submit.package import pack
+
+
+def test_a_command_knows_what_it_does(parsed) -> None:
+    command = parsed("run", "land.yaml", "--set", "training.epochs=3")
+    assert command.name == "run"
+    assert (command.run, command.output, command.writes) == ("Land cover, 2026", "/shared/land", "/shared/land")
+    assert command.settings["training"]["epochs"] == 3
+    assert command.entrypoint == "python -m segbatch run land.yaml --set training.epochs=3"
+    assert command.base_id.startswith("run-land-cover-2026-")
+    mapping = parsed("predict", "/shared/bundle", "/shared/a.tif", "--out", "/shared/map/../map2/")
+    assert (mapping.run, mapping.output, mapping.config) == ("map2", "/shared/map2", None)
+    assert parsed("predict", "--config", "land.yaml", "--core", "64").output == "/shared/land"
+    assert parsed("report", "/shared/land").writes == ""
+    assert parsed("calibrate", "/shared/bundle", "/shared/a.tif").writes == "/shared/bundle"
+    assert parsed("demo", "--out", "/shared/demo").output == "/shared/demo"
+
+
+def test_the_same_work_has_the_same_id(parsed, configuration: Path) -> None:
+    first = parsed("run", "land.yaml").base_id
+    assert parsed("run", "./land.yaml").base_id == first
+    assert parsed("run", str(configuration)).base_id == first
+    configuration.write_text("# a remark\n" + configuration.read_text())
+    assert parsed("run", "land.yaml").base_id == first
+    others = [
+        parsed("train", "land.yaml"),
+        parsed("run", "land.yaml", "--overwrite"),
+        parsed("run", "land.yaml", "--set", "output=/shared/other"),
+        parsed("run", "land.yaml", "--set", "training.epochs=3"),
+    ]
+    assert len({first, *(command.base_id for command in others)}) == 5
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), max_size=5))
+def test_no_shell_reads_anything_into_the_words(words: list[str]) -> None:
+    command = Command(("predict", *words), "x", "/x", None, None, ())
+    assert shlex.split(command.entrypoint) == ["python", "-m", "segbatch", "predict", *words]
+
+
+@given(st.text())
+def test_ids_are_plain(run: str) -> None:
+    found = Command(("evaluate",), run, "/x", None, None, ()).base_id
+    assert found == "".join(letter for letter in found if letter in "abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert "--" not in found
+    assert len(found) <= 42
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("submit run land.yaml", "'submit' cannot be submitted: choose from train, tune"),
+        ("jobs list", "'jobs' cannot be submitted"),
+        ("info /shared/a.tif", "'info' cannot be submitted"),
+        ("run missing.yaml", "The configuration missing.yaml does not exist in the working directory"),
+        ("run /missing.yaml", "The configuration /missing.yaml does not exist."),
+        ("run land.yaml --set training.epoch=3", "did you mean 'epochs'"),
+        ("run land.yaml --set output=runs/land", "The output folder runs/land is relative"),
+        ("predict /b /a.tif --out runs/land", "The output folder runs/land is relative"),
+        ("predict /b /a.tif", "Say where the class masks go with --out DIR."),
+        ("report runs/land", "runs/land is relative"),
+        ("calibrate bundle /a.tif", "bundle is relative"),
+        ("demo", "runs/demo is relative"),
+    ],
+)
+def test_what_cannot_work_is_found_here(parsed, words: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parsed(*words.split())
+
+
+@pytest.mark.parametrize("words", ["run", "predict --speed 3", "predict --core many", "run land.yaml extra"])
+def test_wrong_usage_is_the_commands_own(parsed, words: str) -> None:
+    with pytest.raises(Exception, match=r"Missing|No such option|valid integer|unexpected") as error:
+        parsed(*words.split())
+    assert error.value.exit_code == 2
+
+
+def test_relative_paths_must_go_along(parsed, configuration: Path) -> None:
+    folder = configuration.parent
+    (folder / "runs" / "model").mkdir(parents=True)
+    (folder / "runs" / "model" / "config.json").touch()
+    (folder / "scenes").mkdir()
+    (folder / "scenes" / "a.tif").touch()
+    with (folder / "scenes" / "b.tif").open("wb") as large:
+        large.truncate(2**26)
+
+    def check(*words: str) -> None:
+        check_inputs(parsed(*words), pack(folder))
+
+    out = ("--out", "/shared/map")
+    check("run", "land.yaml")
+    check("predict", "/shared/bundle", "/vsis3/bucket/a.tif", "s3://bucket/b.tif", "~/c.tif", *out)
+    check("predict", "/shared/bundle", "scenes/a.tif", "scenes/*.tif", *out)
+    check("evaluate", "--prediction", "scenes/a.tif", "--label", "/b.tif", "--classes", "land.yaml", *out)
+    for words, message in (
+        (("scenes/c.tif",), "scenes/c.tif does not exist in the working directory"),
+        (("scenes/*.jp2",), r"scenes/\*.jp2 does not exist"),
+        (("scenes/b.tif",), "scenes/b.tif is not sent to the cluster: it is too large or left out"),
+        (("../a.tif",), "../a.tif lies outside of the working directory"),
+        (("/a.tif", "--label", "labels/{name}.tif"), "labels/{name}.tif does not exist"),
+        (("/a.tif", "--aoi", "fields.gpkg"), "fields.gpkg does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check("predict", "/shared/bundle", *words, *out)
+    with pytest.raises(InputError, match="runs/model is not sent"):
+        check("predict", "runs/model", "/a.tif", *out)
+
+
+def test_the_configurations_own_paths_are_checked_too(parsed, configuration: Path) -> None:
+    data = yaml.safe_load(configuration.read_text())
+    data["scenes"] = {"predict": [{"image": "*.tif"}], "train": [{"table": "train.csv"}]}
+    data["model"] = {"init": "runs/old/bundle"}
+    configuration.write_text(yaml.safe_dump(data))
+    used = {name: set(parsed(name, "land.yaml").inputs) - {"land.yaml"} for name in ("run", "train")}
+    used["predict"] = set(parsed("predict", "--config", "land.yaml").inputs) - {"land.yaml"}
+    assert used == {
+        "run": {"./*.tif", "./train.csv", "runs/old/bundle"},
+        "train": {"./train.csv", "runs/old/bundle"},
+        "predict": {"./*.tif"},
+    }
+    with pytest.raises(InputError, match=r"\./\*.tif does not exist in the working directory"):
+        check_inputs(parsed("predict", "--config", "land.yaml"), pack(configuration.parent))
