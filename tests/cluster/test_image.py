@@ -1,6 +1,7 @@
 """The Dockerfile, as far as it can be judged without building it."""
 
 import re
+import subprocess
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -73,6 +74,26 @@ def test_images_are_pinned_and_both_variants_are_there(instructions: list[Instru
         assert image in named or image == "python:${PYTHON}-slim-bookworm"
     assert stages[-1] == ("${VARIANT}", None)
     assert argument(instructions, "VARIANT") in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("index", ["", "INDEX"])
+def test_the_cpu_variant_needs_an_index_and_uses_it(
+    instructions: list[Instruction], tmp_path: Path, index: str
+) -> None:
+    (line,) = (text for name, text in instructions if name == "RUN" and "TORCH_INDEX" in text)
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$@"\n')
+    uv.chmod(0o755)
+    command = re.sub(r"--mount=\S+\s+", "", line)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH_INDEX": index, "RAY": "2.60.0"}
+    done = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    if index:
+        assert "--index INDEX" in done.stdout
+        assert done.stdout.split()[-1] == "ray[data,default,train]==2.60.0"
+    else:
+        assert done.returncode == 1
+        assert "Give --build-arg TORCH_INDEX" in done.stderr
+        assert done.stdout == ""
 
 
 def test_no_index_and_no_secret_is_written_down() -> None:
