@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from segbatch.errors import InputError, SegbatchError
+
+_WORKER_SECONDS = 15 * 60
+"""A machine with a GPU and a large image may take ten minutes to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,12 @@ class Resources:
         """Whether ``count`` workers or actors get a GPU each.
 
         Raises:
-            InputError: GPUs are asked for and there are none.
+            InputError: GPUs are asked for, there are none, and this machine is all there is.
         """
         if use_gpu == "auto":
             return self.gpus >= count
-        if use_gpu and not self.gpus:
-            raise InputError("use_gpu is true, but the cluster has no GPU. Set it to auto or false.")
+        if use_gpu and self.local and not self.gpus:
+            raise InputError("use_gpu is true, but this machine has no GPU. Set it to auto or false.")
         return use_gpu
 
 
@@ -124,10 +128,41 @@ def ray_session(address: str) -> Iterator[Resources]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         with _terminate_as_interrupt():
+            if not local:
+                _await_a_worker()
             yield resources(local)
     finally:
         if mine:
             ray.shutdown()
+
+
+def _await_a_worker() -> None:
+    """Where a cluster grows from nothing, ask for a node that may work: what a run does is planned by what there is.
+
+    Raises:
+        SegbatchError: None comes.
+    """
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    deadline = time.monotonic() + _WORKER_SECONDS
+    asked = False
+    try:
+        while not any(node["Alive"] and node["Resources"].get("CPU", 0) for node in ray.nodes()):
+            if not asked:
+                sys.stderr.write("The cluster has no node with CPUs for work yet: asking for one.\n")
+                request_resources(bundles=[{"CPU": 1}])
+                asked = True
+            if time.monotonic() > deadline:
+                raise SegbatchError(
+                    f"No node with CPUs for work came within {_WORKER_SECONDS // 60} minutes: see what `ray status` "
+                    "says on the head, or start a worker."
+                )
+            time.sleep(2)
+    finally:
+        if asked:
+            # What is asked for stays asked for, and the node would stay for ever.
+            request_resources(bundles=[])
 
 
 @contextmanager

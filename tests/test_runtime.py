@@ -1,10 +1,12 @@
 """What a cluster offers, and how it is joined."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 
-from segbatch.errors import InputError
+from segbatch import runtime
+from segbatch.errors import InputError, SegbatchError
 from segbatch.runtime import Resources, ray_session
 
 
@@ -24,8 +26,64 @@ def test_who_gets_a_gpu(gpus: int, use_gpu: bool, count: int, expected: bool) ->
 
 
 def test_a_gpu_that_is_not_there_is_said() -> None:
-    with pytest.raises(InputError, match="use_gpu is true, but the cluster has no GPU"):
+    with pytest.raises(InputError, match="use_gpu is true, but this machine has no GPU"):
         Resources(((8, 0),)).wants_gpu(True)
+
+
+def test_a_cluster_may_grow_the_gpus_that_are_asked_for() -> None:
+    assert Resources(((8, 0),), local=False).wants_gpu(True)
+    assert not Resources(((8, 0),), local=False).wants_gpu("auto")
+
+
+class Growing:
+    """A cluster whose only node has no CPUs for work, until it was asked for a worker and looked at often enough."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.asked: list[list[dict[str, int]]] = []
+
+    def nodes(self) -> list[dict]:
+        self.looks -= bool(self.asked)
+        worker = {"Alive": self.looks <= 0, "Resources": {"CPU": 8.0}}
+        return [{"Alive": True, "Resources": {"memory": 1.0}}, worker]
+
+    def request_resources(self, bundles: list[dict[str, int]]) -> None:
+        self.asked.append(bundles)
+
+
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Growing]:
+    def make(looks: int) -> Growing:
+        cluster = Growing(looks)
+        monkeypatch.setattr("ray.nodes", cluster.nodes)
+        monkeypatch.setattr("ray.autoscaler.sdk.request_resources", cluster.request_resources)
+        monkeypatch.setattr(runtime.time, "sleep", lambda seconds: None)
+        return cluster
+
+    return make
+
+
+def test_a_cluster_that_grows_from_nothing_is_asked_for_a_worker(growing, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = growing(4)
+    runtime._await_a_worker()
+    # The second takes the first back, so that the worker goes when it has nothing to do.
+    assert cluster.asked == [[{"CPU": 1}], []]
+    assert capsys.readouterr().err.count("asking for one") == 1
+
+
+def test_a_cluster_with_workers_is_asked_for_nothing(growing, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = growing(0)
+    runtime._await_a_worker()
+    assert cluster.asked == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_worker_that_does_not_come_is_said(growing, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = growing(10**9)
+    monkeypatch.setattr(runtime, "_WORKER_SECONDS", -60)
+    with pytest.raises(SegbatchError, match="No node with CPUs for work came"):
+        runtime._await_a_worker()
+    assert cluster.asked == [[{"CPU": 1}], []]
 
 
 @pytest.mark.ray
