@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 MakeRaster = Callable[..., str]
 Paint = Callable[..., NDArray[np.uint8]]
 
-COMMANDS = ("demo", "train", "predict", "plan", "evaluate", "run", "report", "info", "schema")
+COMMANDS = ("demo", "train", "predict", "plan", "evaluate", "run", "report", "info", "schema", "submit")
 
 
 class Result(NamedTuple):

@@ -126,10 +126,10 @@ def logs(
     from segbatch.commands.progress import out
 
     cluster = _connect(address)
+    cluster.job(job_id)  # says so where there is none
     if follow:
         _watch(cluster, job_id)
     else:
-        cluster.job(job_id)  # says so where there is none
         out.print(cluster.log(job_id), end="", markup=False, soft_wrap=True)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from segbatch.errors import InputError, SegbatchError, root_message
-from segbatch.submit.job import Job, Submission, UnreachableError
+from segbatch.submit.job import Job, Submission, UnknownJobError, UnreachableError
+from segbatch.submit.show import hide
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -122,7 +123,7 @@ class RayCluster:
         except SegbatchError as error:
             if "already exists" in str(error):
                 return False
-            raise
+            raise type(error)(hide(str(error), environment)) from None
         return True
 
     def jobs(self) -> list[Job]:
@@ -183,7 +184,7 @@ class RayCluster:
             raise UnreachableError(self._nobody) from error
         except RuntimeError as error:
             if job_id and ("status code 404" in str(error) or "does not exist" in str(error)):
-                raise InputError(
+                raise UnknownJobError(
                     f"{self.address} knows no job {job_id}. `segbatch jobs list` names those it knows."
                 ) from error
             raise SegbatchError(f"Ray says: {_said(error)}") from error

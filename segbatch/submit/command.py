@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from segbatch.commands.folder import refuse_relative
-from segbatch.config import RunConfig, load_config
+from segbatch.config import Role, RunConfig, load_config
 from segbatch.errors import InputError
 from segbatch.submit.package import Package
 
 SUBMITTED = ("train", "tune", "predict", "evaluate", "run", "report", "calibrate", "demo")
 _READERS = ("report",)
 """They may go on while another job is at work in the folder."""
+
+_WEIGHTS = (".safetensors", ".pth")
+"""Files of encoder weights; other words are names that segmentation-models-pytorch knows."""
 
 _MOST_LETTERS = 20
 
@@ -147,16 +150,17 @@ def _inputs(name: str, given: dict[str, Any], settings: RunConfig | None) -> Ite
         yield from map(str, value if isinstance(value, list | tuple) else [value] if value else [])
     if settings is None:
         return
-    used: dict[str, tuple[str, ...]] = {"predict": ("predict",), "run": ("train", "validate", "predict")}
+    used: dict[str, tuple[Role, ...]] = {"predict": ("predict",), "run": ("train", "validate", "predict")}
     for role in used.get(name, ("train", "validate")):
-        for entry in settings.scenes.of(role):  # type: ignore[arg-type]
+        for entry in settings.scenes.of(role):
             yield from (
                 os.path.join(settings.scenes.root, path) for path in (entry.image, entry.label, entry.table) if path
             )
     if settings.inference.aoi and name in ("predict", "run"):
         yield settings.inference.aoi
-    if settings.model.init and name != "predict":
-        yield str(settings.model.init)
+    if name != "predict":
+        weights = settings.model.weights or ""
+        yield from filter(None, [settings.model.init, weights if weights.endswith(_WEIGHTS) else None])
 
 
 def _matches(folder: Path, path: str) -> Iterator[Path]:

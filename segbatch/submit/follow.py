@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 from segbatch.commands.progress import duration, say
-from segbatch.errors import InputError, SegbatchError
-from segbatch.submit.job import Cluster, Job, UnreachableError, Wanted
+from segbatch.errors import SegbatchError
+from segbatch.submit.job import Cluster, Job, UnknownJobError, UnreachableError, Wanted
 from segbatch.submit.pending import lacking
 
 LOST_SECONDS = 600.0
@@ -117,7 +117,7 @@ async def _follow(
                 raise SegbatchError(
                     f"{cluster.address} has not answered for {duration(LOST_SECONDS)}. Submit the same again to go on."
                 ) from error
-        except InputError as error:
+        except UnknownJobError as error:
             raise SegbatchError(
                 f"{error} A head that was restarted has forgotten it: submit the same again."
             ) from error

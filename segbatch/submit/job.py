@@ -14,6 +14,10 @@ class UnreachableError(InputError):
     """The cluster does not answer."""
 
 
+class UnknownJobError(InputError):
+    """The cluster has no such job, or has forgotten it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a cluster knows of a job.
@@ -115,7 +119,7 @@ class Cluster(Protocol):
         """One of them.
 
         Raises:
-            InputError: There is no such job.
+            UnknownJobError: There is no such job.
         """
 
     def log(self, job_id: str) -> str:

@@ -60,7 +60,7 @@ def send(
             say(f"{job.id} has not started: the new job takes its place.")
             cluster.stop(job.id)
         if found.last is not None:
-            say(_again(found.last))
+            say(_again(found.last, command))
         tell(package)
         submission = Submission(
             id=found.next_id,
@@ -89,9 +89,10 @@ def describe(command: Command) -> dict[str, str]:
     }
 
 
-def _again(last: Job) -> str:
+def _again(last: Job, command: Command) -> str:
     how = {"SUCCEEDED": "has ended well", "STOPPED": "was stopped"}.get(last.status, "failed")
-    return f"{last.id} {how}; what it has done is not done again."
+    goes_on = "all is done afresh" if "--overwrite" in command.words else "what it has done is not done again"
+    return f"{last.id} {how}; {goes_on}."
 
 
 def _user() -> str:

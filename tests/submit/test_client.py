@@ -9,7 +9,7 @@ import pytest
 
 from segbatch.errors import InputError, SegbatchError
 from segbatch.submit.client import RayCluster, find_address, find_token, without_password
-from segbatch.submit.job import UnreachableError
+from segbatch.submit.job import Submission, UnknownJobError, UnreachableError, Wanted
 
 
 @pytest.fixture(autouse=True)
@@ -124,8 +124,17 @@ def test_what_a_head_refuses_is_told_in_a_line(answering: Callable[..., str]) ->
         cluster.jobs()
     assert error.value.exit_code == 1
     cluster = RayCluster(answering(200, version, (404, "Job x does not exist.")))
-    with pytest.raises(InputError, match="knows no job x. `segbatch jobs list` names those it knows."):
+    with pytest.raises(UnknownJobError, match="knows no job x. `segbatch jobs list` names those it knows."):
         cluster.job("x")
     cluster = RayCluster(answering(200, version, (403, "Forbidden")))
     with pytest.raises(InputError, match="does not take the token in use"):
         cluster.stop("x")
+
+
+def test_a_head_that_repeats_a_secret_is_not_quoted(answering: Callable[..., str], tmp_path: Path) -> None:
+    version = '{"ray_version": "2.60.0", "version": "4", "ray_commit": "x"}'
+    cluster = RayCluster(answering(200, version, (500, "ValueError: what is PASSWORD=geheim-und-lang?")))
+    (tmp_path / "work").mkdir()
+    job = Submission("x-1", "x", str(tmp_path / "work"), (), {"PASSWORD": "geheim-und-lang"}, {}, Wanted())
+    with pytest.raises(SegbatchError, match=r"^Ray says: .*ValueError: what is PASSWORD=\*\*\*\?"):
+        cluster.submit(job)

@@ -129,5 +129,8 @@ def test_the_configurations_own_paths_are_checked_too(parsed, configuration: Pat
         "train": {"./train.csv", "runs/old/bundle"},
         "predict": {"./*.tif"},
     }
+    weights = ("--set", "model.init=null", "--set", "model.weights=encoder.pth")
+    assert "encoder.pth" in parsed("train", "land.yaml", *weights).inputs
+    assert "imagenet" not in parsed("train", "land.yaml", *weights[:2], "--set", "model.weights=imagenet").inputs
     with pytest.raises(InputError, match=r"\./\*.tif does not exist in the working directory"):
         check_inputs(parsed("predict", "--config", "land.yaml"), pack(configuration.parent))

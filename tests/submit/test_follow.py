@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.errors import InputError, SegbatchError
+from segbatch.errors import SegbatchError
 from segbatch.submit import follow as module
 from segbatch.submit.follow import Log, follow, stop
-from segbatch.submit.job import Job, UnreachableError, Wanted
+from segbatch.submit.job import Job, UnknownJobError, UnreachableError, Wanted
 
 ID = "run-land-0a1b2c3d-1"
 PREAMBLE = (
@@ -109,7 +109,7 @@ def test_a_cluster_that_stays_away_is_given_up(cluster, monkeypatch: pytest.Monk
 
 
 def test_a_head_that_has_forgotten_the_job(cluster) -> None:
-    cluster.states = [RUNNING, InputError("http://head:8265 knows no job.")]
+    cluster.states = [RUNNING, UnknownJobError("http://head:8265 knows no job.")]
     cluster.streams = [[PREAMBLE, ConnectionError("reset")]]
     with pytest.raises(SegbatchError, match="was restarted has forgotten it: submit the same again") as error:
         watch(cluster)

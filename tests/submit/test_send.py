@@ -51,6 +51,15 @@ def test_an_ended_one_goes_on_as_the_next(
     assert f"{said} what it has done is not done again." in capsys.readouterr().err
 
 
+def test_all_is_done_afresh_where_that_is_asked_for(
+    cluster, parsed, package: Package, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = parsed("run", "land.yaml", "--overwrite")
+    cluster.known = [Job(f"{command.base_id}-1", "FAILED")]
+    send(cluster, command, package, {}, Wanted())
+    assert "-1 failed; all is done afresh." in capsys.readouterr().err
+
+
 def test_a_job_that_has_not_started_makes_room(cluster, parsed, package: Package) -> None:
     command = parsed("run", "land.yaml")
     waiting = Job(f"{command.base_id}-1", "PENDING")
