@@ -117,7 +117,7 @@ def ray_session(address: str) -> Iterator[Resources]:
     # Ray's libraries would tell what segbatch tells; importing them sets their loggers up anew.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        with _terminate_as_interrupt():
+        with terminate_as_interrupt():
             yield resources(local)
     finally:
         if mine:
@@ -125,7 +125,7 @@ def ray_session(address: str) -> Iterator[Resources]:
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """SIGTERM as Ctrl-C, in place of Ray's way, which leaves at once; where this thread may say what signals do."""
     if threading.current_thread() is not threading.main_thread():
         yield
