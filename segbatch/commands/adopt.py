@@ -117,11 +117,17 @@ def adopt(folder: RunFolder) -> Index | None:
     return known.index
 
 
-def discard(folder: RunFolder) -> None:
-    """Remove what was mapped beside the run's files; first what speaks for the rest."""
-    for name in (JOURNAL, _STAGED):
-        (folder.next / name).unlink(missing_ok=True)
-    shutil.rmtree(folder.next, ignore_errors=True)
+def discard(folder: RunFolder, unfinished: bool = False) -> None:
+    """Remove the journal when all is in place, and what was mapped beside the run's files.
+
+    Args:
+        folder: The run's.
+        unfinished: Whether scenes are left whose files could not be written, for the next run to go on with.
+    """
+    (folder.next / JOURNAL).unlink(missing_ok=True)
+    if not unfinished:
+        (folder.next / _STAGED).unlink(missing_ok=True)  # before what it speaks for
+        shutil.rmtree(folder.next, ignore_errors=True)
 
 
 def _wanted(masks: Path, scene: str, formats: Sequence[Format], products: Sequence[str]) -> list[Path]:

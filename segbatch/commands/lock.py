@@ -71,19 +71,21 @@ def _lease(folder: RunFolder) -> "SoftFileLease":
 
 
 def _acquire(lease: "SoftFileLease", folder: RunFolder) -> None:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock, LeaseSettingsMismatch, Timeout
 
-    with suppress(Timeout):
+    taken = Timeout, LeaseSettingsMismatch  # the second one by another version of segbatch
+    with suppress(*taken):
         lease.acquire()
         return
-    # The kernel's lock, which dies with its process: of two commands that find a dead lock one removes it, and the
-    # other looks again.
-    with FileLock(f"{lease.lock_file}.guard", timeout=10):
-        if _is_dead(lease):
-            lease.force_break()
-    with suppress(Timeout):
-        lease.acquire()
-        return
+    if _is_dead(lease):
+        # The kernel's lock, which dies with its process: of two commands that find a dead lock one removes it, and the
+        # other looks again.
+        with suppress(Timeout), FileLock(f"{lease.lock_file}.guard", timeout=10):
+            if _is_dead(lease):
+                lease.force_break()
+        with suppress(*taken):
+            lease.acquire()
+            return
     raise FolderInUseError(f"{folder.path} is being written by {_holder(lease, folder)}.")
 
 

@@ -31,6 +31,7 @@ from segbatch.commands.progress import counted, say
 from segbatch.commands.record import RunRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
+from segbatch.commands.split import warn_of_known
 from segbatch.commands.workers import Crew, find_crew
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.finish import is_finished
@@ -67,6 +68,7 @@ def map_new(request: Request) -> Outcome:
     folder = request.folder
     folder.create()
     with hold(folder):
+        folder.sweep()
         finish_adoption(folder)
         index = known_index(request)
         with _noting(folder, index) as begun:
@@ -104,12 +106,13 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
             folder.update(
                 name=request.name, config=request.config, mapping=mapping_section(request, found.planned, "running")
             )
+            warn_of_known([scene.ref for scene in found.todo], RunFolder(request.bundle.parent).split)
             problems = _map(request, found, crew, clock)
     adoption = conclude(request, index, begun, found, stamps, problems)
     adoption.write(folder, whole_record(request, found, adoption.index))
     adopt(folder)
     document = report(folder)
-    discard(folder)
+    discard(folder, unfinished=bool(problems))
     if problems:
         raise SegbatchError("\n".join(problems))
     run = adoption.index.runs[-1]
