@@ -5,19 +5,19 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segbatch import __version__
 from segbatch.bench.app import app as bench
+from segbatch.commands.show import print_lines, show, show_new
 from segbatch.errors import SegbatchError, root_message
 from segbatch.submit.app import add_submit
 
 if TYPE_CHECKING:
     from segbatch.config import RunConfig
 
-EXIT_SCENES_FAILED = 3
 
 app = typer.Typer(
     name="segbatch",
@@ -49,6 +49,13 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration, as training.epochs=10."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh where the folder holds another run.")]
+OnlyNew = Annotated[
+    bool,
+    typer.Option(
+        "--only-new",
+        help="For schedules: map only scenes that are new or have changed since the last run, and keep the others.",
+    ),
+]
 Engine = Annotated[
     Literal["ray", "inline"] | None,
     typer.Option(help="ray: Ray Data (the default); inline: this process alone, quicker for small scenes."),
@@ -133,7 +140,7 @@ def demo(
     """Train, map and evaluate on data that segbatch makes itself."""
     from segbatch.commands.demo import demo as command
 
-    _show(command(out, overwrite), out)
+    raise typer.Exit(show(command(out, overwrite), out))
 
 
 @app.command()
@@ -191,11 +198,13 @@ def predict(
     config: ConfigOption = None,
     set_: Set = None,
     overwrite: Overwrite = False,
+    only_new: OnlyNew = False,
 ) -> None:
     """Map scenes with a bundle: a class mask for each, and a report where there are labels.
 
     Running it again goes on where an earlier run stopped.
     """
+    from segbatch.commands.only_new import map_new
     from segbatch.commands.predict import predict as command
     from segbatch.commands.words import Words, make_request
 
@@ -205,9 +214,12 @@ def predict(
         "batch_size": batch_size, "probabilities": probabilities, "confidence": confidence, "aoi": aoi,
         "engine": engine,
     }  # fmt: skip
-    words = Words(bundle, scene, out, label, bands, nodata, address, config, set_, overwrite)
+    words = Words(bundle, scene, out, label, bands, nodata, address, config, set_, overwrite, only_new)
     request = make_request(words, inference)
-    _show(command(request), request.folder.path)
+    folder = request.folder.path
+    raise typer.Exit(
+        show_new(lambda: map_new(request), folder, overwrite) if only_new else show(command(request), folder)
+    )
 
 
 @app.command()
@@ -250,7 +262,7 @@ def plan(
         None if config else bundle, scene, None if config else Path("."), None, bands, nodata, None, config, set_, False
     )
     request = make_request(words, inference, untrained=True)
-    _print_lines(plan_lines(request, make_plan(request)))
+    print_lines(plan_lines(request, make_plan(request)))
 
 
 @app.command()
@@ -269,7 +281,7 @@ def calibrate(
     from segbatch.config import Inference
 
     found = command(bundle, scene, bands=chosen_bands(bands), nodata=nodata)
-    _print_lines(found.lines(Inference().halo_tolerance))
+    print_lines(found.lines(Inference().halo_tolerance))
 
 
 @app.command()
@@ -300,16 +312,22 @@ def evaluate(
         engine=engine or "ray",
         address=address or "auto",
     )
-    _show(document, out)
+    raise typer.Exit(show(document, out))
 
 
 @app.command()
-def run(config: Config, set_: Set = None, overwrite: Overwrite = False) -> None:
+def run(config: Config, set_: Set = None, overwrite: Overwrite = False, only_new: OnlyNew = False) -> None:
     """Train, map, evaluate and report as a configuration says."""
     from segbatch.commands.run import run as command
+    from segbatch.commands.run import run_new
 
     settings = _load(config, set_)
-    _show(command(settings, overwrite), Path(settings.output))
+    folder = Path(settings.output)
+    raise typer.Exit(
+        show_new(lambda: run_new(settings), folder, overwrite)
+        if only_new
+        else show(command(settings, overwrite), folder)
+    )
 
 
 @app.command()
@@ -322,7 +340,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", meta
     if document is None:
         print(f"Report of the training: {run_dir / 'report' / 'report.html'}")
     else:
-        _show(document, run_dir)
+        raise typer.Exit(show(document, run_dir))
 
 
 @app.command()
@@ -332,7 +350,7 @@ def info(
     """What a scene, a bundle, a class mask or a run is."""
     from segbatch.commands.inform import inform
 
-    _print_lines(inform(path))
+    print_lines(inform(path))
 
 
 @app.command()
@@ -377,22 +395,3 @@ def _load(path: Path, overrides: list[str] | None) -> "RunConfig":
     from segbatch.config import load_config
 
     return load_config(str(path), overrides or ())
-
-
-def _show(document: dict[str, Any], folder: Path) -> None:
-    """Print the table and where to look; exit with 3 where scenes failed."""
-    from segbatch.commands.progress import out
-    from segbatch.report.tables import console_summary
-
-    out.print(console_summary(document))
-    out.print(f"\nReport: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False)
-    if (folder / "masks").is_dir():
-        out.print(f"Class masks: {folder / 'masks'}", soft_wrap=True, markup=False)
-    if document["failed"]:
-        raise typer.Exit(EXIT_SCENES_FAILED)
-
-
-def _print_lines(lines: list[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        print(f"{name:<{width}}  {value}")

@@ -13,6 +13,10 @@ class InputError(SegbatchError):
     exit_code = 2
 
 
+class FolderInUseError(InputError):
+    """Another command writes the run's folder."""
+
+
 class SceneReadError(SegbatchError):
     """A scene (or its label) could not be read. The scene fails; the run goes on."""
 

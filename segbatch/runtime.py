@@ -127,7 +127,7 @@ def ray_session(address: str) -> Iterator[Resources]:
     # Ray's libraries would tell what segbatch tells; importing them sets their loggers up anew.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        with _terminate_as_interrupt():
+        with terminate_as_interrupt():
             if not local:
                 _await_a_worker()
             yield resources(local)
@@ -166,7 +166,7 @@ def _await_a_worker() -> None:
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """SIGTERM as Ctrl-C, in place of Ray's way, which leaves at once; where this thread may say what signals do."""
     if threading.current_thread() is not threading.main_thread():
         yield

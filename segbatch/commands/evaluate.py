@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.lock import hold
 from segbatch.commands.progress import say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
@@ -80,6 +81,21 @@ def evaluate(
     )
     infos = check_all(partial(_check, label_map=values), refs)
     folder.create()
+    with hold(folder):
+        return _evaluate(folder, predictions, labels, refs, infos, table, values, engine, address)
+
+
+def _evaluate(
+    folder: RunFolder,
+    predictions: Sequence[str],
+    labels: Sequence[str],
+    refs: Sequence[SceneRef],
+    infos: Sequence[SceneInfo],
+    table: ClassTable,
+    values: LabelMap,
+    engine: str,
+    address: str,
+) -> dict[str, Any]:
     content = folder.read()
     if content.get("mapping") or content.get("training"):
         raise InputError(f"{folder.path} holds a run. Choose another folder for the evaluation.")

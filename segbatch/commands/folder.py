@@ -18,6 +18,9 @@ from segbatch.masks.staging import PARTIAL
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for what `ray job submit` starts."""
 
+JOURNAL = "adopt.json"
+"""In `RunFolder.next`: what takes the place of what is there."""
+
 _PACKAGES = ("torch", "ray", "rasterio", "zarr", "numpy", "segmentation-models-pytorch")
 
 
@@ -75,6 +78,21 @@ class RunFolder:
     def ledger(self) -> Path:
         """One row a block."""
         return self.path / "ledger"
+
+    @property
+    def index(self) -> Path:
+        """A table of the scenes that a schedule has mapped."""
+        return self.path / "index.csv"
+
+    @property
+    def runs(self) -> Path:
+        """A table of a schedule's runs."""
+        return self.path / "runs.csv"
+
+    @property
+    def next(self) -> Path:
+        """What a schedule is mapping, until it takes the place of what is there."""
+        return self.path / ".next"
 
     @property
     def report(self) -> Path:
@@ -154,6 +172,8 @@ class RunFolder:
             (self.masks, mapped),
             (self.ledger, mapped),
             (self.report, mapped or "training" in content),
+            (self.index, mapped),
+            (self.runs, mapped),
         ):
             if folder.exists() and not ours:
                 raise InputError(
@@ -172,8 +192,11 @@ class RunFolder:
 
     def clear_mapping(self) -> None:
         """Forget what was mapped. The ledger goes first: masks without rows are harmless, not so the reverse."""
-        for folder in (self.ledger, self.masks, self.report):
+        (self.next / JOURNAL).unlink(missing_ok=True)  # else what is half removed would be put in place
+        for folder in (self.next, self.ledger, self.masks, self.report):
             shutil.rmtree(folder, ignore_errors=True)
+        for table in (self.index, self.runs):
+            table.unlink(missing_ok=True)
         for model in self.path.glob("model-int8-*.onnx"):
             model.unlink()
         self.update(mapping=None, evaluation=None)

@@ -1,9 +1,11 @@
 """What a scene, a bundle, a class mask or a run is."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.index import Index
 from segbatch.commands.progress import halo_sentence
 from segbatch.commands.scenes import describe
 from segbatch.errors import InputError
@@ -14,6 +16,8 @@ from segbatch.models.card import CARD, read_card
 from segbatch.scenes import SceneInfo
 
 Lines = list[tuple[str, str]]
+
+_MOST_NOTES = 8
 
 
 def inform(path: str) -> Lines:
@@ -103,10 +107,23 @@ def _run(path: Path) -> Lines:
         failed = sum(row.error is not None for row in rows)
         lines.append(("mapping", mapping["state"]))
         lines.append(("blocks", f"{len(rows) - failed} done" + (f", {failed} failed" if failed else "")))
+    lines += _schedule(Index.load(folder)) if Index.is_in(folder) else []
     metrics = folder.report / "metrics.json"
     if metrics.is_file():
         document = json.loads(metrics.read_text())
         if document["miou"] is not None:
             lines.append(("miou", f"{document['miou']:.4f}"))
         lines.append(("report", str(folder.report / "report.html")))
+    return lines
+
+
+def _schedule(index: Index) -> Lines:
+    """What a schedule has done there."""
+    counts = Counter(scene.status for scene in index.scenes)
+    lines = [("scenes", ", ".join(f"{count} {status}" for status, count in counts.items()) or "none yet")]
+    lines += [(scene.status, f"{scene.id}: {scene.note}") for scene in index.scenes if scene.note][:_MOST_NOTES]
+    last = index.runs[-1] if index.runs else None
+    if last is not None:
+        ended = "goes on, or was killed" if last.ended is None else f"exit code {last.exit_code}"
+        lines.append(("latest run", f"{last.number}, {last.started}: {last}; {ended}"))
     return lines

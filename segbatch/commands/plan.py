@@ -6,7 +6,7 @@ from segbatch.classes import LabelMap
 from segbatch.commands.choose import Choice, OpenScene, choose
 from segbatch.commands.progress import say
 from segbatch.commands.request import Request
-from segbatch.commands.scenes import check_all, describe
+from segbatch.commands.scenes import attempt_all, check_all, describe
 from segbatch.commands.workers import planned_workers
 from segbatch.errors import InputError
 from segbatch.inference.plan import ScenePlan, check_sizes, plan_scene
@@ -76,8 +76,12 @@ class Opened:
         return Plan(card, self.label_map, choice, scenes)
 
 
-def open_request(request: Request) -> Opened:
+def open_request(request: Request, set_aside: dict[str, str] | None = None) -> Opened:
     """Open the scenes and refuse what does not fit. Reads no pixel of the images.
+
+    Args:
+        request: What to map.
+        set_aside: Takes, by its id, what is wrong with a scene that does not fit; None to refuse the request.
 
     Raises:
         InputError: A line for each scene that does not fit.
@@ -102,8 +106,17 @@ def open_request(request: Request) -> Opened:
                 say(warning)
         return OpenScene(ref, info, bands, None if aoi is None else aoi_in_pixels(aoi, info))
 
-    scenes = tuple(check_all(check, request.refs))
-    if aoi is not None and all(scene.area is not None and scene.area.is_empty for scene in scenes):
+    if set_aside is None:
+        scenes = tuple(check_all(check, request.refs))
+    else:
+        tried = list(zip(request.refs, attempt_all(check, request.refs), strict=True))
+        scenes = tuple(found for _, found in tried if not isinstance(found, InputError))
+        set_aside |= {ref.id: str(found) for ref, found in tried if isinstance(found, InputError)}
+    if (
+        aoi is not None
+        and set_aside is None
+        and all(scene.area is not None and scene.area.is_empty for scene in scenes)
+    ):
         raise InputError(f"{inference.aoi} touches none of the scenes: are its coordinates theirs?")
     return Opened(request, card, label_map, scenes)
 

@@ -14,6 +14,7 @@ import numpy as np
 from segbatch.commands.account import account, remember
 from segbatch.commands.choose import Choice, choose, int8_path, quantization, touched_bytes, with_wishes
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.lock import hold
 from segbatch.commands.plan import Opened, Plan, open_request
 from segbatch.commands.progress import BlockProgress, counted, duration, say
 from segbatch.commands.record import RunRecord, SceneRecord
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from segbatch.inference.work import Work
 
 
-def _check_weights(bundle: Path) -> None:
+def check_weights(bundle: Path) -> None:
     """Find files that were cut short without the seconds that loading torch and the model would take."""
     from safetensors import SafetensorError, safe_open
 
@@ -61,12 +62,13 @@ def predict(request: Request) -> dict[str, Any]:
         InputError: Bad input, or the folder holds another run.
     """
     opened = open_request(request)
-    _check_weights(request.bundle)
+    check_weights(request.bundle)
     warn_of_known(request.refs, RunFolder(request.bundle.parent).split)
     folder = request.folder
     folder.create()
-    known = None if request.overwrite else (folder.read().get("mapping") or {}).get("chosen")
     with ExitStack() as stack:
+        stack.enter_context(hold(folder))
+        known = None if request.overwrite else (folder.read().get("mapping") or {}).get("chosen")
         clock = {"start": time.time()}
         planned = opened.lay_out(with_wishes(Choice.from_json(known), request)) if known else None
         if planned is not None:
@@ -79,11 +81,11 @@ def predict(request: Request) -> dict[str, Any]:
             planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
             claim(folder, _identity(request, planned), request.overwrite)
         if planned.choice.settings.precision == "int8":
-            planned = opened.lay_out(_quantized(opened, crew, planned.choice))
+            planned = opened.lay_out(quantized(opened, crew, planned.choice))
         return _map(request, planned, crew, clock)
 
 
-def _quantized(opened: Opened, crew: Crew, choice: Choice) -> Choice:
+def quantized(opened: Opened, crew: Crew, choice: Choice) -> Choice:
     """Make the run's model in int8, where it is not there yet, and note what it is worth."""
     job = quantization(opened.request, opened.card, opened.scenes, crew.workers, choice)
     if Path(job.path).exists():
@@ -119,7 +121,25 @@ def _done_already(request: Request, planned: Plan) -> dict[str, Any] | None:
 
 
 def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -> dict[str, Any]:
-    """Do what is left of a plan."""
+    """Do what is left of a plan, and report."""
+    problems, last = map_scenes(request, planned, crew, clock)
+    document = report(request.folder)
+    _set_state(request.folder, document, last=last, **({"state": "failed"} if problems else {}))
+    if problems:
+        raise SegbatchError("\n".join(problems))
+    remember(request, planned, crew.workers, last)
+    say(f"Mapped in {duration(time.time() - clock['start'])}.")
+    return document
+
+
+def map_scenes(
+    request: Request, planned: Plan, crew: Crew, clock: dict[str, float]
+) -> tuple[list[str], dict[str, Any]]:
+    """Do what is left of a plan.
+
+    Returns:
+        Why files could not be written, for each scene of which they could not, and what `account` tells of this call.
+    """
     folder, formats, scenes, choice = request.folder, request.inference.format, planned.scenes, planned.choice
     folder.sweep()
     rows = known_rows(folder, scenes, formats, request.products)
@@ -137,7 +157,7 @@ def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -
             "chosen": choice.to_json(),
         },
     )
-    _record(request, planned, what).save(folder)
+    run_record(request, planned, what).save(folder)
     folder.masks.mkdir(exist_ok=True)
     files = BlockWriter(folder.masks.absolute(), tuple(formats), request.inference.overviews, len(planned.card.classes))
     if len(pending):
@@ -147,14 +167,7 @@ def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -
     unfinished = unfinished_scenes(folder, scenes, rows, formats, request.products)
     problems = _finish(request, planned, files, unfinished, crew.resources)
     clock["files"] = time.time()
-    document = report(folder)
-    last = account(scenes, rows, pending, clock)
-    _set_state(folder, document, last=last, **({"state": "failed"} if problems else {}))
-    if problems:
-        raise SegbatchError("\n".join(problems))
-    remember(request, planned, crew.workers, last)
-    say(f"Mapped in {duration(time.time() - clock['start'])}.")
-    return document
+    return problems, account(scenes, rows, pending, clock)
 
 
 def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None:
@@ -271,13 +284,13 @@ def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:
     return f"Mapping {size} in {counted(blocks, 'block')}{outside}{left}"
 
 
-def _record(request: Request, planned: Plan, what: Costs) -> RunRecord:
+def run_record(request: Request, planned: Plan, what: Costs) -> RunRecord:
     """What the report needs to know of the run; nothing that differs between two runs of the same work."""
     card, scenes, choice = planned.card, planned.scenes, planned.choice
     cores = sorted({scene.core for scene in scenes})
     shown = ", ".join(f"{rows} x {cols}" for rows, cols in cores[:3]) + (", ..." if len(cores) > 3 else "")
     miou = card.training.get("miou")
-    folder, formats, settings = request.folder, request.inference.format, choice.settings
+    settings = choice.settings
     facts = [
         ("bundle", str(request.bundle)),
         ("validation miou", "not known" if miou is None else f"{miou:.3f}"),
@@ -299,16 +312,14 @@ def _record(request: Request, planned: Plan, what: Costs) -> RunRecord:
         name=request.name,
         classes=card.classes,
         label_map=planned.label_map,
-        scenes=tuple(
-            SceneRecord.of(
-                scene.ref,
-                scene.info,
-                image=scene.info.uri,
-                mask=mask_path(folder.masks, scene.id, formats).relative_to(folder.path),
-                blocks=len(scene.grid),
-            )
-            for scene in scenes
-        ),
+        scenes=tuple(scene_record(request, scene) for scene in scenes),
         nodata=request.nodata,
         facts=tuple(facts),
     )
+
+
+def scene_record(request: Request, scene: ScenePlan) -> SceneRecord:
+    """What the report needs to know of a scene."""
+    folder = request.folder
+    mask = mask_path(folder.masks, scene.id, request.inference.format).relative_to(folder.path)
+    return SceneRecord.of(scene.ref, scene.info, image=scene.info.uri, mask=mask, blocks=len(scene.grid))

@@ -1,6 +1,8 @@
 """What a command says while it works: lines on standard error, results on standard output."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,16 @@ out = Console(highlight=False)
 def say(message: str) -> None:
     """One line of progress."""
     console.print(message, markup=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Say nothing of what was said before."""
+    console.quiet = True
+    try:
+        yield
+    finally:
+        console.quiet = False
 
 
 def counted(count: int, noun: str) -> str:

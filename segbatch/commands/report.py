@@ -1,6 +1,7 @@
 """Build a run's report from its folder: record and ledger, and what a training left."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 from segbatch.classes import ClassTable
 from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.index import Index
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.samples import read_samples
 from segbatch.inference.ledger import LedgerRow, read_ledger
-from segbatch.report.summary import RunSummary, SceneResult
+from segbatch.report.summary import RunSummary, SceneResult, Schedule
 from segbatch.report.write import write_report, write_training_report
 
 
@@ -53,9 +55,18 @@ def report(folder: RunFolder) -> dict[str, Any]:
         classes=record.classes,
         scenes=tuple(_result(folder.path, scene, rows[scene.id], len(record.classes)) for scene in record.scenes),
         facts=record.facts,
+        schedule=_schedule(folder),
         **_training(folder),
     )
     return write_report(summary, folder.report, label_map=record.label_map, nodata=record.nodata)
+
+
+def _schedule(folder: RunFolder) -> Schedule | None:
+    """What the index knows; None where no schedule maps into the folder."""
+    if not Index.is_in(folder):
+        return None
+    index = Index.load(folder)
+    return Schedule(tuple(scene.row for scene in index.scenes), tuple(asdict(run) for run in index.runs))
 
 
 def _training(folder: RunFolder) -> dict[str, Any]:

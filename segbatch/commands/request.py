@@ -50,7 +50,12 @@ class Request:
 
     @classmethod
     def from_config(
-        cls, config: RunConfig, overwrite: bool = False, bundle: Path | None = None, card: Card | None = None
+        cls,
+        config: RunConfig,
+        overwrite: bool = False,
+        bundle: Path | None = None,
+        card: Card | None = None,
+        only_new: bool = False,
     ) -> "Request":
         """Map what a configuration lists.
 
@@ -59,6 +64,7 @@ class Request:
             overwrite: Start afresh where the folder holds another run.
             bundle: Folder of the bundle; None for the one that the run has trained.
             card: Of a bundle that is not there yet; see `train.untrained_card`.
+            only_new: Whether the list of scenes may be empty for now.
 
         Raises:
             InputError: There is no bundle yet, or it has other classes.
@@ -75,7 +81,7 @@ class Request:
             name=config.name,
             folder=folder,
             bundle=bundle,
-            refs=list_scenes(config.scenes, "predict"),
+            refs=list_scenes(config.scenes, "predict", may_be_none=only_new),
             bands=config.scenes.bands,
             nodata=config.scenes.nodata,
             label_map=config.label_map(),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.index import Index
 from segbatch.errors import InputError
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
 from segbatch.inference.finish import is_finished
@@ -30,6 +31,11 @@ def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
         InputError: The folder holds something else.
     """
     content = folder.read()
+    if Index.is_in(folder) and not overwrite:
+        raise InputError(
+            f"{folder.path} is mapped into with --only-new: give it here too. Or choose another output folder, or "
+            "throw away what was mapped with segbatch predict --overwrite."
+        )
     known = (content.get("mapping") or {}).get("fingerprint")
     if known is None and not folder.ledger.exists() and not folder.masks.exists():
         return

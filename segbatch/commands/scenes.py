@@ -25,12 +25,8 @@ def describe(uri: str, nodata: float | None) -> SceneInfo:
         return reader.info
 
 
-def check_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_Result]:
-    """Call ``check`` on each thing, such as a scene, and report all problems at once.
-
-    Raises:
-        InputError: A line for each that does not pass.
-    """
+def attempt_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_Result | InputError]:
+    """Call ``check`` on each thing, such as a scene; its result, or what is wrong with the thing."""
 
     def attempt(thing: _Thing) -> _Result | InputError:
         try:
@@ -39,7 +35,16 @@ def check_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> l
             return problem
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(attempt, things))
+        return list(pool.map(attempt, things))
+
+
+def check_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_Result]:
+    """Call ``check`` on each thing, such as a scene, and report all problems at once.
+
+    Raises:
+        InputError: A line for each that does not pass.
+    """
+    results = attempt_all(check, things)
     problems = [str(result) for result in results if isinstance(result, InputError)]
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"... and {len(problems) - _MOST_PROBLEMS} more."]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.listeners import listening
-from segbatch.commands.progress import duration, say
+from segbatch.commands.lock import hold
+from segbatch.commands.progress import duration, quietly, say
 from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
 from segbatch.commands.tracking import check_tracking
@@ -54,6 +55,11 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
     folder = RunFolder(Path(config.output))
     scenes = scenes or open_labelled(config)
     folder.create()
+    with hold(folder):
+        return _train(config, folder, overwrite, scenes)
+
+
+def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labelled) -> Path:
     starting = starting_weights(config.model, folder.read().get("training") or {})
     identity = fingerprint(config, scenes, starting)
     if not overwrite and _claim(folder, identity):
@@ -94,6 +100,21 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
         f"in epoch {best['epoch']}, kept in {folder.bundle}"
     )
     return folder.bundle
+
+
+def is_trained(config: RunConfig) -> bool:
+    """Whether `train` would do nothing.
+
+    Raises:
+        InputError: Bad input, or the run's folder holds another training.
+    """
+    folder = RunFolder(Path(config.output))
+    if not folder.bundle.exists():
+        return False
+    with quietly():
+        scenes = open_labelled(config)
+    starting = starting_weights(config.model, folder.read().get("training") or {})
+    return _claim(folder, fingerprint(config, scenes, starting))
 
 
 def untrained_card(config: RunConfig, info: SceneInfo) -> Card:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.lock import hold
 from segbatch.commands.progress import counted, halo_sentence, say
 from segbatch.commands.scenes import open_role
 from segbatch.commands.split import Labelled, check_tile, open_labelled, split_table
@@ -100,6 +101,18 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     scenes = open_labelled(config, _extremes(config))
     _check(configs, scenes)
     folder.create()
+    with hold(folder):
+        return _tune(config, folder, overwrite, points, configs, scenes)
+
+
+def _tune(
+    config: RunConfig,
+    folder: RunFolder,
+    overwrite: bool,
+    points: Sequence[dict[str, Any]],
+    configs: Sequence[RunConfig],
+    scenes: Labelled,
+) -> Found:
     identity = _identity(config, scenes)
     _claim(folder, identity, overwrite)
     if overwrite:

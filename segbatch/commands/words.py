@@ -24,6 +24,7 @@ class Words(NamedTuple):
     config: Path | None
     overrides: list[str] | None
     overwrite: bool
+    only_new: bool = False
 
 
 def chosen_bands(text: str | None) -> list[int | str] | None:
@@ -63,7 +64,7 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
             from segbatch.commands.train import untrained_card
 
             card = untrained_card(settings, open_role(settings, "train")[0].info)
-        return Request.from_config(settings, words.overwrite, words.bundle, card)
+        return Request.from_config(settings, words.overwrite, words.bundle, card, words.only_new)
     if words.bundle is None or not words.images:
         raise InputError("Name a bundle and at least one scene, or give --config.")
     if words.out is None:
@@ -71,7 +72,8 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
     if words.overrides:
         raise InputError("--set changes a configuration: it needs --config.")
     section = parse_section(Inference, given, "the command line")
-    refs = with_labels(with_unique_ids([ref for image in words.images for ref in expand(image)]), words.labels or [])
+    listed = [ref for image in words.images for ref in expand(image, may_be_none=words.only_new)]
+    refs = with_labels(with_unique_ids(listed), words.labels or [])
     return Request(
         name=words.out.absolute().name,
         folder=RunFolder(words.out),

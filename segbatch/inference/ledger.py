@@ -155,7 +155,9 @@ def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:
     for path in sorted(Path(folder).glob("*.jsonl")):
         rows = list(_rows_of(path))
         kept = [row for row in rows if row.scene not in scenes]
-        if len(kept) < len(rows):
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
             write_whole(path, b"".join(row.to_json().encode() + b"\n" for row in kept))
 
 

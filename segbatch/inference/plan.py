@@ -283,6 +283,19 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, s
     }
 
 
+def scene_fingerprint(whole: dict[str, Any], scene: str, labelled: bool, etag: str | None = None) -> str:
+    """What decides the result of one scene alone, whatever scenes are mapped beside it.
+
+    Args:
+        whole: What `fingerprint` tells of a run with this scene.
+        scene: Id of the scene.
+        labelled: Whether it has a label.
+        etag: What tells the versions of a remote file apart.
+    """
+    parts = [whole["bundle"], whole["predict"], whole["scenes"][scene], whole["settings"][scene], etag]
+    return _digest([*parts, whole["label_values"] if labelled else None])
+
+
 def changed_scenes(old: dict[str, Any], new: dict[str, Any]) -> set[str] | None:
     """The scenes that changed between two fingerprints; None where something else did."""
     if any(old.get(part) != new[part] for part in ("bundle", "label_values", "predict")):

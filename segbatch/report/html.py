@@ -24,6 +24,7 @@ _MOST_FAILED = 50
 _MOST_MATRIX_CLASSES = 40
 _MOST_CLASS_COLUMNS = 8
 _MOST_EPOCHS = 200
+_MOST_RUNS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def render_html(
     scenes, failed = document["scenes"], document["failed"]
     mapped = len(scenes) - len(failed)
     rows = summary.training
-    kept = kept_epoch(rows)
+    kept, schedule = kept_epoch(rows), summary.schedule
     kept_number = None if kept is None else kept["epoch"]
     return environment.get_template("report.html.j2").render(
         document=document,
@@ -99,6 +100,9 @@ def render_html(
         training_facts=training_facts(rows) if rows else (),
         charts=training_charts(rows, summary.classes, summary.steps, kept_number),
         samples=samples,
+        schedule=schedule,
+        runs=schedule.runs[: -_MOST_RUNS - 1 : -1] if schedule else (),
+        dated=sorted(schedule.scenes, key=lambda row: row["status"] == "mapped")[:MOST_SCENES] if schedule else (),
         policy=POLICY,
     )
 

@@ -95,6 +95,20 @@ class Sample:
     pictures: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Runs that map into one folder time after time, each what is new.
+
+    Args:
+        scenes: One row a scene: ``{"scene", "status", "note", "modified", "mapped_at", "run", "km2", "image"}``.
+        runs: One row a run, oldest first: ``{"number", "started", "ended", "new", "changed", "skipped", "vanished",
+            "failed", "exit_code"}``.
+    """
+
+    scenes: tuple[Mapping[str, Any], ...]
+    runs: tuple[Mapping[str, Any], ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunSummary:
     """Everything a report shows of a run.
@@ -108,6 +122,7 @@ class RunSummary:
             "tiles_per_second", "waited", "train_seconds", "validate_seconds"}``; empty when the run did not train.
         steps: Of the training, rows of steps: ``{"epoch", "step", "steps", "loss", "learning_rate"}``.
         samples: Of the training, sample predictions.
+        schedule: When the scenes were mapped; None where that was not by a schedule.
 
     Raises:
         ValueError: Counts of a scene are not those of this class table.
@@ -120,6 +135,7 @@ class RunSummary:
     training: tuple[Mapping[str, Any], ...] = ()
     steps: tuple[Mapping[str, Any], ...] = ()
     samples: tuple[Sample, ...] = ()
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         count = len(self.classes)

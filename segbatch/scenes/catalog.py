@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,8 +58,13 @@ class SceneRef:
         return Window(col_off, row_off, cols, rows)
 
 
-def list_scenes(scenes: Scenes, role: Role) -> list[SceneRef]:
+def list_scenes(scenes: Scenes, role: Role, may_be_none: bool = False) -> list[SceneRef]:
     """The scenes that a configuration names for a role.
+
+    Args:
+        scenes: Of the configuration.
+        role: What they are for.
+        may_be_none: Whether globs and tables may stand for nothing, as of a folder that fills up by and by.
 
     Raises:
         InputError: The list is empty, or one of its entries stands for nothing.
@@ -71,7 +76,7 @@ def list_scenes(scenes: Scenes, role: Role) -> list[SceneRef]:
     refs: list[SceneRef] = []
     for entry in entries:
         if entry.table is not None:
-            listed = read_table(entry.table, scenes.root, entry.where)
+            listed = read_table(entry.table, scenes.root, entry.where, may_be_none)
             # Mapping covers whole scenes: the parts of an image that a table lists for training are one.
             refs += listed if role != "predict" else dict.fromkeys(replace(ref, window=None) for ref in listed)
             continue
@@ -84,6 +89,7 @@ def list_scenes(scenes: Scenes, role: Role) -> list[SceneRef]:
             group=entry.group,
             pixel_size_um=entry.pixel_size_um,
             window=None if part is None else (part.col_off, part.row_off, part.width, part.height),
+            may_be_none=may_be_none,
         )
     return with_unique_ids(refs)
 
@@ -96,6 +102,7 @@ def expand(
     group: str | None = None,
     pixel_size_um: float | None = None,
     window: tuple[int | None, int | None, int | None, int | None] | None = None,
+    may_be_none: bool = False,
 ) -> list[SceneRef]:
     """The scenes that one entry of the configuration stands for.
 
@@ -107,6 +114,7 @@ def expand(
         group: See `SceneRef`.
         pixel_size_um: See `SceneRef`.
         window: See `SceneRef`.
+        may_be_none: Whether a glob may match nothing.
 
     Raises:
         InputError: A glob matches nothing, or many images share one label.
@@ -117,7 +125,7 @@ def expand(
         # A folder called 'site [1]' is no pattern.
         pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
         images = sorted(glob.glob(pattern, recursive=True))
-    if not images:
+    if not images and not may_be_none:
         raise InputError(f"No image matches {path}.")
     if label is not None and len(images) > 1 and "{name}" not in label:
         raise InputError(
@@ -137,7 +145,9 @@ def expand(
     ]
 
 
-def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = None) -> list[SceneRef]:
+def read_table(
+    path: str, root: str = ".", where: Mapping[str, Any] | None = None, may_be_none: bool = False
+) -> list[SceneRef]:
     """The scenes of a CSV or Parquet table: image, label, group, pixel_size_um, and the columns of a window.
 
     Relative paths in a table count from the table's folder, so that a data set can be moved as a whole.
@@ -146,6 +156,7 @@ def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = Non
         path: The table.
         root: Folder from which a relative ``path`` counts.
         where: Column to value (or list of values): only these rows.
+        may_be_none: Whether no row may be left.
 
     Raises:
         InputError: The table is missing or malformed, or no row is left.
@@ -169,7 +180,7 @@ def read_table(path: str, root: str = ".", where: Mapping[str, Any] | None = Non
         # One empty cell turns a column of whole numbers into 1.0, 2.0, ...; convert_dtypes turns it back.
         cells = table[column].convert_dtypes().astype(str)
         table = table[cells.isin([str(item) for item in wanted])]
-    if table.empty:
+    if table.empty and not may_be_none:
         raise InputError(f"No row of {path} is left where {dict(where)}." if where else f"{path} has no rows.")
     folder = os.path.dirname(path)
     refs = []
@@ -212,6 +223,26 @@ def with_unique_ids(refs: Sequence[SceneRef]) -> list[SceneRef]:
             taken.add(ref.id)
         unique.append(ref)
     return unique
+
+
+def with_known_ids(refs: Sequence[SceneRef], known: Mapping[str, str]) -> list[SceneRef]:
+    """The same scenes, where those that were listed before keep their ids and new ones take no id that was given.
+
+    Args:
+        refs: Scenes of today's list, with ids that are unique in it.
+        known: Image to id, of all lists before.
+    """
+    taken, named = {*known.values()}, []
+    for ref in refs:
+        if ref.image in known:
+            named.append(replace(ref, id=known[ref.image]))
+            continue
+        tried = (ref.id, f"{stem(os.path.dirname(ref.image))}_{stem(ref.image)}")
+        more = (f"{tried[1]}_{n}" for n in count(1))
+        name = next(name for name in chain(tried, more) if name not in taken)
+        taken.add(name)
+        named.append(replace(ref, id=name))
+    return named
 
 
 def stem(path: str) -> str:

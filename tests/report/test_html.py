@@ -1,6 +1,7 @@
 """The page, read by an HTML parser."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from segbatch.report import metrics_document
 from segbatch.report.html import MOST_SCENES, Panel, Picture, area, cell, percent, render_html
+from segbatch.report.summary import Schedule
 
 NASTY = '<script>alert("x")</script>'
 VOID = {"meta", "img", "br", "link", "input"}
@@ -225,3 +227,24 @@ def test_matrix_of_too_many_classes_is_left_to_the_csv(make_scene, make_run, ran
 )
 def test_numbers_are_rounded_for_people(show, value, text):
     assert show(value) == text
+
+
+def test_a_schedule_shows_its_latest_runs_and_first_what_is_not_mapped(run):
+    counts = dict.fromkeys(("new", "changed", "skipped", "vanished", "failed"), 0)
+    runs = tuple(
+        {"number": n, "started": "2026-11-24T02:00:00Z", "ended": None, "exit_code": None, **counts, "new": n}
+        for n in range(1, 31)
+    )
+    dates = {"modified": None, "mapped_at": None, "run": None, "km2": None, "image": NASTY}
+    scenes = (
+        {"scene": "one", "status": "mapped", "note": None, **dates, "run": 3, "km2": 7.8},
+        {"scene": NASTY, "status": "failed", "note": NASTY, **dates},
+    )
+    page = Page(render(replace(run, schedule=Schedule(scenes, runs))))
+    assert [row[0] for row in page.tables["runs"][1:]] == [str(n) for n in range(30, 10, -1)]
+    assert page.tables["runs"][1][2] == "did not end"
+    assert [row[0] for row in page.tables["index"][1:]] == [NASTY, "one"]
+    assert page.tables["index"][1][1] == f"failed{NASTY}"
+    assert page.tables["index"][2][4:] == ["3", "7.800"]
+    assert "The last 20 of 30 runs" in page.text
+    assert "runs" not in Page(render(run)).tables

@@ -18,6 +18,7 @@ from segbatch.scenes.catalog import (
     read_table,
     resolve,
     stem,
+    with_known_ids,
     with_unique_ids,
 )
 
@@ -297,3 +298,16 @@ def test_the_micrographs_table_is_read(data_dir: Path) -> None:
     assert (len(train), len(test)) == (8, 2)
     assert not {ref.group for ref in train} & {ref.group for ref in test}
     assert all(Path(ref.image).is_file() and Path(ref.label or "").is_file() for ref in train + test)
+
+
+def test_scenes_of_growing_lists_keep_their_ids() -> None:
+    known: dict[str, str] = {}
+    lists = [["x/a.tif"], ["x/a.tif", "y/a.tif"], ["w/y/a.tif", "x/a.tif", "y/a.tif", "y_a.tif"], ["y/a.tif", "z.tif"]]
+    for images in lists:
+        before = dict(known)
+        refs = with_known_ids(with_unique_ids([SceneRef(stem(image), image) for image in images]), known)
+        assert [ref.image for ref in refs] == images
+        known |= {ref.image: ref.id for ref in refs}
+        assert before.items() <= known.items()
+        assert len(set(known.values())) == len(known)
+    assert (known["x/a.tif"], known["y/a.tif"], known["z.tif"]) == ("a", "y_a", "z")

@@ -1,0 +1,237 @@
+"""Map what is new: what a schedule does with a list of scenes that grows, changes and shrinks."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segbatch.commands.account import remember
+from segbatch.commands.adopt import adopt, discard, stage
+from segbatch.commands.choose import Choice, choose, int8_path, with_wishes
+from segbatch.commands.conclude import (
+    Found,
+    Stamp,
+    conclude,
+    known_index,
+    mapping_section,
+    stamp,
+    whole_fingerprint,
+    whole_record,
+)
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.index import Index, RunEntry, timestamp
+from segbatch.commands.lock import hold
+from segbatch.commands.plan import Opened, Plan, open_request
+from segbatch.commands.predict import check_weights, map_scenes, quantized
+from segbatch.commands.progress import counted, say
+from segbatch.commands.record import RunRecord
+from segbatch.commands.report import report
+from segbatch.commands.request import Request
+from segbatch.commands.split import warn_of_known
+from segbatch.commands.workers import Crew, find_crew
+from segbatch.errors import InputError, SegbatchError
+from segbatch.inference.finish import is_finished
+from segbatch.inference.plan import changed_scenes, differences, scene_fingerprint
+from segbatch.models.card import bundle_hash, read_card
+from segbatch.scenes.catalog import with_known_ids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a run of the schedule has come to.
+
+    Args:
+        run: Its figures.
+        failed: (id, why) of scenes that could not be mapped.
+        document: The content of metrics.json; None where the report is what it was.
+    """
+
+    run: RunEntry
+    failed: tuple[tuple[str, str], ...]
+    document: dict[str, Any] | None
+
+
+def map_new(request: Request) -> Outcome:
+    """Map the scenes that are new, and those that are no longer what was mapped.
+
+    Scenes that are mapped already are left as they are; of those that are not listed any more masks and figures stay.
+    A scene that cannot be read fails alone and is tried again by the next run.
+
+    Raises:
+        FolderInUseError: Another command writes the folder.
+        InputError: Bad input, or the folder holds something else.
+    """
+    folder = request.folder
+    folder.create()
+    with hold(folder):
+        folder.sweep()
+        finish_adoption(folder)
+        index = known_index(request)
+        with _noting(folder, index) as begun:
+            return _map_new(request, index, begun)
+
+
+def finish_adoption(folder: RunFolder) -> None:
+    """Put in place what a run has mapped that was killed while it did so."""
+    if adopt(folder) is not None:
+        report(folder)
+        discard(folder)
+
+
+def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
+    folder, clock = request.folder, {"start": time.time()}
+    refs = with_known_ids(request.refs, {entry.image: entry.id for entry in index.scenes})
+    known = {entry.id for entry in index.scenes}
+    # Before anything is read: a file that is still being written is another one afterwards.
+    stamps = {ref.id: stamp(ref) for ref in refs if ref.id not in known or not _is_gone(ref.image)}
+    request = replace(request, refs=[ref for ref in refs if ref.id in stamps])
+    with ExitStack() as stack:
+        found, crew = _look(request, index, stamps, stack)
+        if not found.todo and not found.unreadable and _says_the_same(index, found):
+            discard(folder)
+            run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
+            index.with_run(run).save(folder)
+            say(f"{run.ended} {folder.path}: nothing new, {counted(run.skipped, 'scene')} mapped already.")
+            return Outcome(run, (), None)
+        index.with_run(begun).save(folder)
+        problems: list[str] = []
+        if found.todo:
+            assert found.planned is not None
+            assert crew is not None
+            _tell_why(request, folder, index, found)
+            folder.update(
+                name=request.name, config=request.config, mapping=mapping_section(request, found.planned, "running")
+            )
+            warn_of_known([scene.ref for scene in found.todo], RunFolder(request.bundle.parent).split)
+            problems = _map(request, found, crew, clock)
+    adoption = conclude(request, index, begun, found, stamps, problems)
+    adoption.write(folder, whole_record(request, found, adoption.index))
+    adopt(folder)
+    document = report(folder)
+    discard(folder, unfinished=bool(problems))
+    if problems:
+        raise SegbatchError("\n".join(problems))
+    run = adoption.index.runs[-1]
+    say(f"{run.ended} {folder.path}, run {run.number}: {run}")
+    failed = tuple((entry.id, entry.note) for entry in adoption.index.scenes if entry.status == "failed")
+    return Outcome(run, failed, document)
+
+
+def _look(request: Request, index: Index, stamps: Mapping[str, Stamp], stack: ExitStack) -> tuple[Found, Crew | None]:
+    """Open what is listed and find what is to do; also who does it, where there is anything."""
+    check_weights(request.bundle)
+    unreadable: dict[str, str] = {}
+    opened = open_request(request, unreadable)
+    _check_classes(request)
+    vanished = frozenset(entry.id for entry in index.scenes) - set(stamps)
+    planned, crew = _kept_plan(request, opened), None
+    if planned is None and opened.scenes:
+        crew = find_crew(request, stack, None)
+        planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
+    if planned is None:
+        return Found(None, {}, unreadable, (), vanished), None
+    whole = whole_fingerprint(request, planned)
+    prints = {
+        scene.id: scene_fingerprint(whole, scene.id, scene.ref.label is not None, stamps[scene.id][-1])
+        for scene in planned.scenes
+    }
+    before = {entry.id: entry.fingerprint for entry in index.scenes}
+    formats, products, masks = request.inference.format, request.products, request.folder.masks
+    todo = tuple(
+        scene
+        for scene in planned.scenes
+        if before.get(scene.id) != prints[scene.id] or not is_finished(masks, scene.id, formats, products)
+    )
+    if todo and crew is None:
+        crew = find_crew(request, stack, planned.choice.use_gpu)
+    return Found(planned, prints, unreadable, todo, vanished), crew
+
+
+def _kept_plan(request: Request, opened: Opened) -> Plan | None:
+    """The plan by what the first run of this bundle has chosen; None where this is the first."""
+    kept = request.folder.read().get("mapping") or {}
+    if "chosen" not in kept or kept["fingerprint"]["bundle"] != bundle_hash(request.bundle):
+        return None
+    return opened.lay_out(with_wishes(Choice.from_json(kept["chosen"]), request))
+
+
+def _map(request: Request, found: Found, crew: Crew, clock: dict[str, float]) -> list[str]:
+    """Map what is to do, beside what is there.
+
+    Returns:
+        Why files could not be written.
+    """
+    assert found.planned is not None
+    staged = stage(request.folder, {scene.id: found.prints[scene.id] for scene in found.todo})
+    planned = replace(found.planned, scenes=found.todo)
+    beside = replace(request, folder=staged, refs=[scene.ref for scene in found.todo])
+    if planned.choice.settings.precision == "int8":
+        # The int8 model belongs to the run: windows of other scenes would make another one each night.
+        path = int8_path(request, planned.choice)
+        opened = open_request(replace(request, refs=beside.refs))
+        planned = replace(planned, choice=quantized(opened, crew, planned.choice))
+        shutil.copyfile(path, int8_path(beside, planned.choice))
+    problems, last = map_scenes(beside, planned, crew, clock)
+    if not problems:
+        remember(beside, planned, crew.workers, last)
+    return problems
+
+
+@contextmanager
+def _noting(folder: RunFolder, index: Index) -> Iterator[RunEntry]:
+    """The entry of a run that begins; one that ends with an error is noted with it."""
+    begun = RunEntry(1 + max((run.number for run in index.runs), default=0), timestamp(time.time()))
+    try:
+        yield begun
+    except BaseException as error:
+        code = (
+            error.exit_code if isinstance(error, SegbatchError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        )
+        if Index.is_in(folder):
+            latest = Index.load(folder)
+            run = next((run for run in latest.runs if run.number == begun.number), begun)
+            latest.with_run(replace(run, ended=timestamp(time.time()), exit_code=code)).save(folder)
+        raise
+
+
+def _tell_why(request: Request, folder: RunFolder, index: Index, found: Found) -> None:
+    """Say why scenes are mapped again, before they are."""
+    assert found.planned is not None
+    before = {entry.id for entry in index.scenes if entry.fingerprint is not None}
+    again = [scene.id for scene in found.todo if scene.id in before]
+    known = (folder.read().get("mapping") or {}).get("fingerprint")
+    if not again or not known:
+        return
+    new = whole_fingerprint(request, found.planned)
+    for part in ("scenes", "settings"):
+        new[part] = {scene: digest for scene, digest in new[part].items() if scene in known[part]}
+        known[part] = {scene: digest for scene, digest in known[part].items() if scene in new[part]}
+    causes = [] if changed_scenes(known, new) == set() else differences(known, new)
+    why = f": they differ in {' and '.join(causes)}" if causes else ": their files or their masks have changed"
+    say(f"{counted(len(again), 'scene')} of {len(before)} mapped again{why}")
+
+
+def _check_classes(request: Request) -> None:
+    """Masks of other classes cannot stand beside those that are mapped now."""
+    if not RunRecord.is_in(request.folder):
+        return
+    known, names = RunRecord.load(request.folder).classes.names, read_card(request.bundle).classes.names
+    if known != names:
+        raise InputError(
+            f"{request.folder.path} was mapped with the classes {', '.join(known)}, and {request.bundle} has "
+            f"{', '.join(names)}. Choose another output folder."
+        )
+
+
+def _says_the_same(index: Index, found: Found) -> bool:
+    """Whether the index has all scenes as they are now, so that no line of it changes."""
+    return all(entry.status == ("vanished" if entry.id in found.vanished else "mapped") for entry in index.scenes)
+
+
+def _is_gone(image: str) -> bool:
+    """Whether a file is no longer there; of what GDAL alone can reach that shows when it is opened."""
+    return os.path.isabs(image) and not image.startswith("/vsi") and not Path(image).exists()

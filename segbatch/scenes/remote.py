@@ -1,0 +1,22 @@
+"""What tells the versions of a file on the web apart without reading it."""
+
+import urllib.request
+from http.client import HTTPException
+
+_SECONDS = 20
+
+
+def etag(uri: str) -> str | None:
+    """The server's tag of a file's version, or when it was last modified; None where neither can be told.
+
+    Of other files than those on the web, too: GDAL reads these, and does not say.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return None
+    try:
+        request = urllib.request.Request(uri, method="HEAD")  # noqa: S310 - of the web, as was seen to above
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            found: str | None = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            return found
+    except (OSError, HTTPException, ValueError):
+        return None
