@@ -234,6 +234,7 @@ def test_the_folder_of_a_search_is_not_mixed_with_anything_else(tuned: Tuned, mo
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was_and_comes_to_the_same(tuned: Tuned, tmp_path: Path) -> None:
     """The driver is lost in the middle of the first trial."""
     import ray

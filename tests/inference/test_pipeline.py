@@ -186,7 +186,10 @@ def test_four_actors_another_order_and_more_than_one_dataset_change_no_byte(
     assert found == expected
 
 
-@pytest.mark.parametrize("stage", ["reader", "predictor", "writer"])
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param("reader", marks=pytest.mark.slow), "predictor", pytest.param("writer", marks=pytest.mark.slow)],
+)
 def test_a_block_that_ends_each_process_is_given_up_and_the_others_are_done(
     scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path, stage: str
 ) -> None:
