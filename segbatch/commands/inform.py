@@ -124,6 +124,9 @@ def _schedule(index: Index) -> Lines:
     lines += [(scene.status, f"{scene.id}: {scene.note}") for scene in index.scenes if scene.note][:_MOST_NOTES]
     last = index.runs[-1] if index.runs else None
     if last is not None:
-        ended = "goes on, or was killed" if last.ended is None else f"exit code {last.exit_code}"
-        lines.append(("latest run", f"{last.number}, {last.started}: {last}; {ended}"))
+        if last.ended is None:
+            text = "goes on, or was killed"
+        else:
+            text = f"{last}; exit code {last.exit_code}" if last.exit_code in (0, 3) else f"exit code {last.exit_code}"
+        lines.append(("latest run", f"{last.number}, {last.started}: {text}"))
     return lines

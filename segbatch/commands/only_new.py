@@ -35,7 +35,7 @@ from segbatch.commands.split import warn_of_known
 from segbatch.commands.workers import Crew, find_crew
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.finish import is_finished
-from segbatch.inference.plan import changed_scenes, differences, scene_fingerprint
+from segbatch.inference.plan import differences, scene_fingerprint
 from segbatch.models.card import bundle_hash, read_card
 from segbatch.scenes.catalog import with_known_ids
 
@@ -103,6 +103,8 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
             assert found.planned is not None
             assert crew is not None
             _tell_why(request, folder, index, found)
+            found = _quantized(request, found, found.planned, crew)
+            assert found.planned is not None
             folder.update(
                 name=request.name, config=request.config, mapping=mapping_section(request, found.planned, "running")
             )
@@ -159,6 +161,14 @@ def _kept_plan(request: Request, opened: Opened) -> Plan | None:
     return opened.lay_out(with_wishes(Choice.from_json(kept["chosen"]), request))
 
 
+def _quantized(request: Request, found: Found, planned: Plan, crew: Crew) -> Found:
+    """With int8, made of the first run's windows: those of others would make another model each night."""
+    if planned.choice.settings.precision != "int8":
+        return found
+    opened = open_request(replace(request, refs=[scene.ref for scene in found.todo]))
+    return replace(found, planned=replace(planned, choice=quantized(opened, crew, planned.choice)))
+
+
 def _map(request: Request, found: Found, crew: Crew, clock: dict[str, float]) -> list[str]:
     """Map what is to do, beside what is there.
 
@@ -170,11 +180,7 @@ def _map(request: Request, found: Found, crew: Crew, clock: dict[str, float]) ->
     planned = replace(found.planned, scenes=found.todo)
     beside = replace(request, folder=staged, refs=[scene.ref for scene in found.todo])
     if planned.choice.settings.precision == "int8":
-        # The int8 model belongs to the run: windows of other scenes would make another one each night.
-        path = int8_path(request, planned.choice)
-        opened = open_request(replace(request, refs=beside.refs))
-        planned = replace(planned, choice=quantized(opened, crew, planned.choice))
-        shutil.copyfile(path, int8_path(beside, planned.choice))
+        shutil.copyfile(int8_path(request, planned.choice), int8_path(beside, planned.choice))
     problems, last = map_scenes(beside, planned, crew, clock)
     if not problems:
         remember(beside, planned, crew.workers, last)
@@ -188,9 +194,7 @@ def _noting(folder: RunFolder, index: Index) -> Iterator[RunEntry]:
     try:
         yield begun
     except BaseException as error:
-        code = (
-            error.exit_code if isinstance(error, SegbatchError) else 130 if isinstance(error, KeyboardInterrupt) else 1
-        )
+        code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
         if Index.is_in(folder):
             latest = Index.load(folder)
             run = next((run for run in latest.runs if run.number == begun.number), begun)
@@ -201,18 +205,19 @@ def _noting(folder: RunFolder, index: Index) -> Iterator[RunEntry]:
 def _tell_why(request: Request, folder: RunFolder, index: Index, found: Found) -> None:
     """Say why scenes are mapped again, before they are."""
     assert found.planned is not None
-    before = {entry.id for entry in index.scenes if entry.fingerprint is not None}
-    again = [scene.id for scene in found.todo if scene.id in before]
+    before = {entry.id: (entry.size, entry.modified) for entry in index.scenes if entry.fingerprint is not None}
+    again = {scene.id: (scene.info.size, scene.info.modified) for scene in found.todo if scene.id in before}
     known = (folder.read().get("mapping") or {}).get("fingerprint")
     if not again or not known:
         return
     new = whole_fingerprint(request, found.planned)
+    same = {scene for scene, version in again.items() if version == before[scene]}
     for part in ("scenes", "settings"):
-        new[part] = {scene: digest for scene, digest in new[part].items() if scene in known[part]}
-        known[part] = {scene: digest for scene, digest in known[part].items() if scene in new[part]}
-    causes = [] if changed_scenes(known, new) == set() else differences(known, new)
-    why = f": they differ in {' and '.join(causes)}" if causes else ": their files or their masks have changed"
-    say(f"{counted(len(again), 'scene')} of {len(before)} mapped again{why}")
+        for whole in (new, known):
+            whole[part] = {scene: digest for scene, digest in whole[part].items() if scene in same & set(known[part])}
+    causes = differences(known, new)
+    why = f"they differ in {' and '.join(causes)}" if causes else "their files have changed, or their masks have gone"
+    say(f"{len(again)} of {counted(len(before), 'scene')} mapped again: {why}")
 
 
 def _check_classes(request: Request) -> None:

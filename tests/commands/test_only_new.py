@@ -144,7 +144,7 @@ def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, fil
     change(site)
     code, said = site.run(out)
     assert code == 0
-    assert "1 scene of 2 mapped again" in said
+    assert "1 of 2 scenes mapped again: their files have changed" in said
     assert statuses(out) == {"a": "mapped", "b": "mapped", "north_a": "mapped"}
     second = files_in(out / "masks")
     unchanged = {name: content for name, content in first.items() if name.startswith("a")}
@@ -333,7 +333,7 @@ def test_another_model_or_other_settings_map_all_again_and_it_is_said_before(
     gone.unlink()
     code, said = site.run(out, "--halo", "8")
     assert code == 0
-    assert "1 scene of 2 mapped again: they differ in core, halo or block size" in said
+    assert "1 of 2 scenes mapped again: they differ in core, halo or block size" in said
     assert said.index("mapped again") < said.index("1/1 blocks")
     shutil.copytree(tiny_bundle, tmp_path / "other")
     card = json.loads((tiny_bundle / "segbatch.json").read_text())
@@ -341,12 +341,12 @@ def test_another_model_or_other_settings_map_all_again_and_it_is_said_before(
     site.bundle = tmp_path / "other"
     code, said = site.run(out, "--halo", "8")
     assert code == 0
-    assert "1 scene of 2 mapped again: they differ in the bundle" in said
+    assert "1 of 2 scenes mapped again: they differ in the bundle" in said
     bundles = {row["scene"]: row["bundle"] for row in table(out / "index.csv")}
     assert bundles["a"] != bundles["b"]
     # What comes back is not what the new model would make of it.
     site.write("b", 2)
-    assert "1 scene of 2 mapped again" in site.run(out, "--halo", "8")[1]
+    assert "1 of 2 scenes mapped again" in site.run(out, "--halo", "8")[1]
     renamed = {**card, "classes": [{**item, "name": f"{item['name']}s"} for item in card["classes"]]}
     (tmp_path / "other" / "segbatch.json").write_text(json.dumps(renamed))
     code, said = site.run(out, "--halo", "8")
