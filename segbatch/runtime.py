@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,9 +101,8 @@ def ray_session(address: str) -> Iterator[Resources]:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = address == "local" or (address == "auto" and not os.environ.get("RAY_ADDRESS"))
-    if local:
-        # Ray's core prints its notices to the terminal past Python's logging.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray's core prints its notices to the terminal, which may be a job's log, past Python's logging.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     # It takes seconds, and Ray's start is mostly waiting for other processes.
@@ -115,7 +114,7 @@ def ray_session(address: str) -> Iterator[Resources]:
         if not local and address != "auto":
             where["address"] = address
         try:
-            with warnings.catch_warnings(), _silent_standard_error() if local else nullcontext():
+            with warnings.catch_warnings(), _silent_standard_error():
                 warnings.simplefilter("ignore")
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
