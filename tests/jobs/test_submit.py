@@ -60,13 +60,14 @@ def test_a_mapping_is_submitted_watched_and_told_of(head, configuration: Path) -
 
 def test_a_stopped_mapping_goes_on_to_the_same_bytes(head, configuration: Path, make_raster) -> None:
     folder = configuration.parent
-    pixels = np.random.default_rng(1).integers(0, 255, (3, 2048, 2048), np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 255, (3, 1536, 1536), np.uint8)
     make_raster(folder / "large.tif", pixels, names=("red", "green", "blue"), crs="EPSG:32632",
                 transform=Affine(1, 0, 7e5, 0, -1, 5e6), tiled=True)  # fmt: skip
     data = yaml.safe_load(configuration.read_text())
     data["scenes"]["predict"] = [{"image": str(folder / "large.tif")}]
-    # Slow enough to be stopped in the middle: a dozen blocks, each of their windows eight times.
-    data["inference"] |= {"tta": "d4", "block_mb": 1, "backend": "eager", "precision": "float32"}
+    # Slow enough to be stopped in the middle: nine blocks one after the other, each window four times.
+    data["inference"] |= {"tta": "flips", "block_mb": 1, "actors": {"max": 1}}
+    data["inference"] |= {"backend": "eager", "precision": "float32"}
     configuration.write_text(yaml.safe_dump(data))
     ledger = folder / "run" / "ledger"
 
