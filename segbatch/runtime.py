@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 from segbatch.errors import InputError, SegbatchError
 
+_ASK_SECONDS = 30.0
+"""The wish is one of the whole cluster: another command that has its node takes it back."""
+
 _WORKER_SECONDS = 15 * 60
 """A machine with a GPU and a large image may take ten minutes to come."""
 
@@ -145,13 +148,14 @@ def _await_a_worker() -> None:
     from ray.autoscaler.sdk import request_resources
 
     deadline = time.monotonic() + _WORKER_SECONDS
-    asked = False
+    asked: float | None = None
     try:
         while not any(node["Alive"] and node["Resources"].get("CPU", 0) for node in ray.nodes()):
-            if not asked:
+            if asked is None:
                 sys.stderr.write("The cluster has no node with CPUs for work yet: asking for one.\n")
+            if asked is None or time.monotonic() - asked > _ASK_SECONDS:
                 request_resources(bundles=[{"CPU": 1}])
-                asked = True
+                asked = time.monotonic()
             if time.monotonic() > deadline:
                 raise SegbatchError(
                     f"No node with CPUs for work came within {_WORKER_SECONDS // 60} minutes: see what `ray status` "
@@ -159,7 +163,7 @@ def _await_a_worker() -> None:
                 )
             time.sleep(2)
     finally:
-        if asked:
+        if asked is not None:
             # What is asked for stays asked for, and the node would stay for ever.
             request_resources(bundles=[])
 

@@ -19,7 +19,7 @@ from segbatch.errors import InputError
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
 from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
 from segbatch.masks import CLASS_MASK, CONFIDENCE, PROBABILITIES
-from segbatch.masks.staging import staging_folder, write_whole
+from segbatch.masks.staging import remove_folder, staging_folder, write_whole
 
 _STAGED = "staged.json"
 """Fingerprints of the scenes that are being mapped."""
@@ -66,9 +66,11 @@ def stage(folder: RunFolder, fingerprints: Mapping[str, str]) -> RunFolder:
         folder: The run's.
         fingerprints: Of all scenes to map, by id.
     """
-    staged = RunFolder(folder.next)
+    staged, path = RunFolder(folder.next), folder.next / _STAGED
+    if not path.exists():
+        # What is there is left over from a run that is over: nobody knows of which files and settings it was made.
+        remove_folder(folder.next)
     staged.create()
-    path = folder.next / _STAGED
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     stale = {scene for scene in known if fingerprints.get(scene) != known[scene]}
     for scene in stale:
@@ -154,7 +156,7 @@ def _put(new: Path, target: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
-        with staging_folder(target) as doomed:  # renaming is atomic, removing is not
+        with staging_folder(target) as doomed:
             target.replace(doomed / target.name)
             new.replace(target)
     else:
@@ -163,6 +165,6 @@ def _put(new: Path, target: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     else:
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 from segbatch import __version__
 from segbatch.errors import InputError
 from segbatch.masks import CONFIDENCE, PROBABILITIES
-from segbatch.masks.staging import PARTIAL
+from segbatch.masks.staging import PARTIAL, remove_folder, write_whole
 
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for what `ray job submit` starts."""
@@ -193,7 +193,8 @@ class RunFolder:
     def clear_mapping(self) -> None:
         """Forget what was mapped. The ledger goes first: masks without rows are harmless, not so the reverse."""
         (self.next / JOURNAL).unlink(missing_ok=True)  # else what is half removed would be put in place
-        for folder in (self.next, self.ledger, self.masks, self.report):
+        remove_folder(self.next)
+        for folder in (self.ledger, self.masks, self.report):
             shutil.rmtree(folder, ignore_errors=True)
         for table in (self.index, self.runs):
             table.unlink(missing_ok=True)
@@ -217,6 +218,4 @@ def refuse_relative(output: Path) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from filelock import LeaseCompromise, OwnerRecord, SoftFileLease
 
 LEASE_SECONDS = 120.0
-"""How long the lock of another machine must have stood still to be dead. A living one is refreshed thrice as often."""
+"""How long the lock of another machine must have stood still to be dead."""
+
+_REFRESH_SECONDS = 10.0
+"""How often a living one is refreshed. A machine that slept for longer than the lease may write for two refreshes more
+before it finds that its lock was taken, and ends."""
 
 _TRY_SECONDS = 0.5
 """Enough to take over from a dead process; a living one is not waited for."""
@@ -54,7 +58,8 @@ def hold(folder: RunFolder) -> Iterator[None]:
             write_json(told, {"pid": os.getpid(), "command": _command(), "since": _now()})
             yield
         finally:
-            told.unlink(missing_ok=True)
+            with suppress(OSError):
+                told.unlink(missing_ok=True)
             lease.release()
 
 
@@ -65,6 +70,7 @@ def _lease(folder: RunFolder) -> "SoftFileLease":
         folder.path.absolute() / ".lock",
         timeout=_TRY_SECONDS,
         lease_duration=LEASE_SECONDS,
+        heartbeat_interval=_REFRESH_SECONDS,
         on_compromise=_stop_at_once,
         is_singleton=True,
     )
@@ -92,7 +98,7 @@ def _acquire(lease: "SoftFileLease", folder: RunFolder) -> None:
 def _is_dead(lease: "SoftFileLease") -> bool:
     """Whether nothing has refreshed the lock for a while, by the clock of the file system that it lies on."""
     owner = lease.owner
-    if owner is not None and _host(owner) == socket.gethostname() and psutil.pid_exists(owner.pid):
+    if owner is not None and _host(owner) == socket.gethostname() and _is_alive(owner):
         return False  # perhaps it was stopped with Ctrl-Z, or this machine slept
     path = Path(lease.lock_file)
     try:
@@ -100,6 +106,18 @@ def _is_dead(lease: "SoftFileLease") -> bool:
             return os.stat(probe.name).st_mtime - path.stat().st_mtime > LEASE_SECONDS
     except FileNotFoundError:
         return False
+
+
+def _is_alive(owner: "OwnerRecord") -> bool:
+    """Whether the process that took the lock lives: in a container that was started anew numbers come again."""
+    try:
+        started = psutil.Process(owner.pid).create_time() - psutil.boot_time()
+    except psutil.Error:
+        return False
+    if owner.start is None or sys.platform != "linux":
+        return True
+    # filelock notes clock ticks since the boot, whose id is in the bits above.
+    return abs((owner.start & (1 << 64) - 1) / os.sysconf("SC_CLK_TCK") - started) < 1
 
 
 def _holder(lease: "SoftFileLease", folder: RunFolder) -> str:

@@ -11,6 +11,7 @@ from segbatch.classes import ClassTable
 from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
+from segbatch.commands.lock import hold
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.samples import read_samples
 from segbatch.inference.ledger import LedgerRow, read_ledger
@@ -25,10 +26,15 @@ def rebuild(folder: RunFolder) -> dict[str, Any] | None:
         The content of metrics.json; None where there is only a training.
 
     Raises:
+        FolderInUseError: Another command writes the folder.
         InputError: The folder holds no run that has trained, mapped or evaluated anything.
     """
+    if RunRecord.is_in(folder):
+        # A command that maps into the folder writes a report when it is done, which this one might undo.
+        with hold(folder):
+            return report(folder)
     told = _training(folder)
-    if RunRecord.is_in(folder) or not told["training"]:
+    if not told["training"]:
         return report(folder)
     content = folder.read()
     classes = ClassTable.from_json(content["config"]["classes"])

@@ -1,6 +1,5 @@
 """What a run's folder holds already: whether a request may go on with it, and what is left to do."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from segbatch.inference.finish import is_finished
 from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
 from segbatch.inference.plan import ScenePlan, changed_scenes, differences
 from segbatch.masks import CLASS_MASK
+from segbatch.masks.staging import remove_folder
 
 Rows = Mapping[tuple[str, int], LedgerRow]
 
@@ -69,7 +69,7 @@ def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> 
         return False
     # The store first: rows without it are forgotten by any later call too.
     for scene in changed:
-        shutil.rmtree(store_path(folder.masks, scene), ignore_errors=True)
+        remove_folder(store_path(folder.masks, scene))
         drop_parts(folder.masks, scene)
     forget_scenes(folder.ledger, changed)
     return True

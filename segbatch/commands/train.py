@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.listeners import listening
 from segbatch.commands.lock import hold
-from segbatch.commands.progress import duration, quietly, say
+from segbatch.commands.progress import counted, duration, quietly, say
 from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
 from segbatch.commands.tracking import check_tracking
@@ -353,6 +353,8 @@ def _fit(
         f"{job.steps_per_epoch} steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
         + ("a GPU each" if use_gpu else f"{cpus} CPU{'s' if cpus > 1 else ''} each")
     )
+    if use_gpu and resources.gpus < settings.workers:
+        say(f"  waiting for {counted(settings.workers, 'GPU')}: the cluster has {resources.gpus} so far")
     fit(
         job,
         Workers(settings.workers, settings.min_workers or settings.workers, cpus, use_gpu, settings.max_failures),

@@ -17,7 +17,7 @@ from segbatch.masks import (
     read_window,
     write_cog,
 )
-from segbatch.masks.staging import remove_leftovers, staging_folder
+from segbatch.masks.staging import remove_folder, remove_leftovers
 
 
 def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
@@ -53,10 +53,8 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter, *, classes: ClassTable, 
                 else:
                     _write_cog(scene, writer, name, classes)
         drop_parts(masks, scene.id)
-        if "zarr" not in writer.formats and store.exists():
-            # Under another name first: half a store must never be taken for a whole one.
-            with staging_folder(store) as doomed:
-                store.replace(doomed / store.name)
+        if "zarr" not in writer.formats:
+            remove_folder(store)
     except SegbatchError as error:
         return str(error)
     except OSError as error:

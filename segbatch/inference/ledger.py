@@ -176,7 +176,11 @@ def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
 
 
 def _rows_of(path: Path) -> Iterator[LedgerRow]:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    try:
+        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+    except FileNotFoundError:
+        return  # a command at work has removed it since it was listed
+    with file:
         for line in file:
             if not line.endswith("\n"):
                 continue

@@ -57,7 +57,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
     shared = _Shared((work, work.reader(), work.writer()))
     attempts = _attempts_folder(work)
     shutil.rmtree(attempts, ignore_errors=True)  # of a run that was killed
-    attempts.mkdir()
+    attempts.mkdir(exist_ok=True)
 
     def read_block(batch: dict[str, np.ndarray]) -> Row:
         work, read, _ = shared.get()

@@ -28,6 +28,13 @@ def staging_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, which is never seen half-removed."""
+    if folder.exists():
+        with staging_folder(folder) as doomed:  # renaming is atomic, removing is not
+            folder.replace(doomed / folder.name)
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove the staging folders of killed processes. A living one that stages the same target fails."""
     ours = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{32}" + re.escape(PARTIAL))

@@ -7,6 +7,7 @@ from segbatch import __version__
 from segbatch.commands.progress import say
 from segbatch.errors import InputError, SegbatchError
 from segbatch.submit.command import Command
+from segbatch.submit.follow import stop
 from segbatch.submit.job import Cluster, Job, Submission, Wanted
 from segbatch.submit.package import Package, tell
 from segbatch.submit.tries import tries
@@ -58,7 +59,7 @@ def send(
             return found.running.id, False
         for job in found.waiting:
             say(f"{job.id} has not started: the new job takes its place.")
-            cluster.stop(job.id)
+            stop(cluster, job.id)  # it may have started meanwhile
         if found.last is not None:
             say(_again(found.last, command))
         tell(package)

@@ -63,6 +63,7 @@ def _train(job: TrainingJob, crew: Crew, scratch: Path) -> None:
     settings = job.settings
     keep_freed_memory()
     torch.set_num_threads(job.threads)
+    torch.get_num_threads()  # from now on it is this thread's own number, whatever others set for theirs
     torch.manual_seed(settings.seed)
     checkpoint = last(crew, scratch)
     model = _network(job, crew, fresh=checkpoint is None)

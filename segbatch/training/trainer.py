@@ -38,6 +38,9 @@ from segbatch.training.survey import (
 
 _STRIPS_PER_CPU = 4
 
+_MOST_MINUTES = 60
+"""How long workers may be waited for. Ray Train tries to start them for a minute, and would try again for ever."""
+
 _WORKER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 """Ray Train trains in a second thread. By default glibc gives it heaps that are too small for tensors, whose memory is
 then got from the system in every step."""
@@ -157,10 +160,13 @@ def fit(
             run_config=ray.train.RunConfig(
                 name=name,
                 storage_path=os.fspath(storage),
-                failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+                failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # of Ray Train V1
+                    max_failures=workers.max_failures,
+                    controller_failure_limit=_MOST_MINUTES,
+                ),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
                 callbacks=list[Any](callbacks),
-                worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},  # type: ignore[call-arg]  # of Ray Train V1
+                worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             ),
         )
         try:

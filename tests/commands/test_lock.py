@@ -100,6 +100,20 @@ def test_a_process_that_stands_still_keeps_it(folder: RunFolder, holder: Holder)
         pytest.fail("two have it")
 
 
+def test_a_number_that_another_process_has_now_does_not_keep_it(folder: RunFolder) -> None:
+    """As in a container that was started anew, whose processes filelock cannot judge."""
+    with hold(folder):
+        text = (folder.path / ".lock").read_text()
+    path = folder.path / ".lock"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        text = text.replace(f"pid={os.getpid()}\n", f"pid={other.pid}\n")
+        path.write_text(text.replace(f"host={socket.gethostname()}", f"host={socket.gethostname()}?pidns-1"))
+        os.utime(path, (time.time() - 10 * LEASE_SECONDS,) * 2)
+        with hold(folder):
+            assert f"pid={os.getpid()}" in path.read_text()
+        other.kill()
+
+
 def of_another_machine(folder: RunFolder, age: float) -> None:
     """A lock as a command on another machine has left it, refreshed ``age`` seconds ago."""
     with hold(folder):
@@ -162,7 +176,7 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(folder: RunFolder) -> None:
 
 def test_who_has_lost_it_stops(folder: RunFolder, tmp_path: Path) -> None:
     code = HOLD.replace("from segbatch.commands.lock import hold", "from segbatch.commands import lock\n"
-                        "lock.LEASE_SECONDS = 0.6\nhold = lock.hold")  # fmt: skip
+                        "lock.LEASE_SECONDS, lock._REFRESH_SECONDS = 0.6, 0.2\nhold = lock.hold")  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -178,4 +192,3 @@ def test_secrets_of_a_command_line_are_not_kept(folder: RunFolder, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["/usr/bin/segbatch", "run", "a.yaml", "--set", "key=secret"])
     with hold(folder):
         assert json.loads((folder.path / ".lock.json").read_text())["command"] == "segbatch run"
-    assert lock.LEASE_SECONDS > 3 * 10  # a heartbeat a third of it bears a busy file system

@@ -290,6 +290,16 @@ def test_a_schedule_with_kills_and_overlapping_starts_ends_as_an_undisturbed_one
     assert len(table(out / "runs.csv")) > len(NIGHTS)
 
 
+def test_what_a_killed_cleaning_up_left_is_never_taken_for_tonights(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    staged = adopt_module.stage(folder, {"a": "old"})
+    (staged.masks / "a.zarr").mkdir(parents=True)
+    assert (adopt_module.stage(folder, {"a": "old"}).masks / "a.zarr").exists()
+    (folder.next / "staged.json").unlink()  # what is removed first
+    assert not (adopt_module.stage(folder, {"a": "new"}).masks / "a.zarr").exists()
+
+
 def test_a_file_that_is_still_being_written_is_mapped_by_the_next_run(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
