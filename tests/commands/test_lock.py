@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from segbatch.commands import lock
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import LEASE_SECONDS, hold
 from segbatch.errors import FolderInUseError

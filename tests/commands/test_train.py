@@ -380,6 +380,7 @@ def test_another_training_is_refused_in_the_same_folder(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_workers_train_one_model_and_overwrite_an_older_run(trained: Trained, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.run, run)

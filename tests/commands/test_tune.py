@@ -274,6 +274,7 @@ def test_a_killed_search_goes_on_where_it_was_and_comes_to_the_same(tuned: Tuned
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_where_all_trials_fail_the_reason_is_told_and_nothing_is_kept(ray_cluster: None, config: Path) -> None:
     words = ("tune", str(config), "--set", f"tune.space={{training.learning_rate: [{TOO_HIGH}]}}")
     said = segbatch(*words)

@@ -58,6 +58,7 @@ def test_a_mapping_is_submitted_watched_and_told_of(head, configuration: Path) -
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_mapping_goes_on_to_the_same_bytes(head, configuration: Path, make_raster) -> None:
     folder = configuration.parent
     pixels = np.random.default_rng(1).integers(0, 255, (3, 1536, 1536), np.uint8)
