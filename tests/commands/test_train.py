@@ -506,7 +506,7 @@ def test_a_training_asked_to_stop_saves_its_step_and_goes_on_from_it(trained: Tr
     import ray
 
     run = tmp_path / "stopped"
-    words = ["train", str(trained.config), "--set", "training.workers=2", "--set", "training.steps_per_epoch=40"]
+    words = ["train", str(trained.config), "--set", "training.workers=2", "--set", "training.steps_per_epoch=20"]
     words += ["--set", "training.epochs=2", "--set", "training.batch_size=5"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from segbatch.cli import main; main()", *words, "--set", f"output={run}"],
@@ -527,7 +527,7 @@ def test_a_training_asked_to_stop_saves_its_step_and_goes_on_from_it(trained: Tr
     (kept,) = checkpoints(run)
     steps = json.loads((kept / "course.json").read_text())
     taken = torch.load(kept / "state.pt", weights_only=True)["step"]
-    assert 0 < taken == len(steps["history"]) * 40 + steps["sums"]["steps"]
+    assert 0 < taken == len(steps["history"]) * 20 + steps["sums"]["steps"]
     assert not processes("ray::RayTrainWorker")
 
     said = segbatch(*words, "--set", f"output={run}")
