@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -32,6 +33,9 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+
+_INTERRUPTED = 130
+"""Exit code of what Ctrl-C or SIGTERM has stopped."""
 
 
 def _folder(text: object) -> Path:
@@ -372,8 +376,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=[argument for argument in arguments if argument != "--debug"], prog_name="segbatch")
     except SystemExit as end:
-        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # typer makes this of Ctrl-C
+        interrupted = isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt)  # typer's of Ctrl-C
+        terminated = end.code == signal.SIGTERM  # Ray's of SIGTERM, while it starts
+        if interrupted or terminated:
             print("\nStopped. Run the same command again, without --overwrite, to go on.", file=sys.stderr)
+        if terminated:
+            sys.exit(_INTERRUPTED)
         raise
     except SegbatchError as error:
         if debug:

@@ -257,6 +257,18 @@ def test_unexpected_errors_show_a_traceback_on_demand_only(run: Run, monkeypatch
         main(["info", "x", "--debug"])
 
 
+def test_ray_that_is_terminated_while_it_starts_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has started, Ray's own handler of SIGTERM leaves with the signal's number."""
+
+    def leave(path: str) -> None:
+        sys.exit(signal.SIGTERM)
+
+    monkeypatch.setattr("segbatch.commands.inform.inform", leave)
+    result = run("info", "x")
+    assert (result.code, result.out) == (130, "")
+    assert "Run the same command again" in result.err
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c_says_how_to_go_on(scene: str, tiny_bundle: Path, tmp_path: Path) -> None:
     code = (
