@@ -17,12 +17,13 @@ from segbatch.commands.scenes import open_role
 from segbatch.commands.split import open_labelled
 from segbatch.commands.train import training_scenes
 from segbatch.config import Role, RunConfig
+from segbatch.errors import InputError
 from segbatch.evaluation import Metrics, compute_metrics
 from segbatch.inference.predictor import Predictor
 from segbatch.models.backends.forward import Forward
 from segbatch.models.build import build_model, model_stride
 from segbatch.models.bundle import load_bundle
-from segbatch.models.card import default_halo
+from segbatch.models.card import default_halo, read_card
 from segbatch.training.survey import TrainingScene
 from segbatch.training.tiles import Tile, TilePlace, TileReader
 from segbatch.training.validation import validate
@@ -54,7 +55,12 @@ def compare_with_plain(config: RunConfig, bundle: Path | None, minutes: float) -
         config: Which scenes, model, tile and batch.
         bundle: Folder of a bundle of this configuration, to set beside it; None for the script alone.
         minutes: For the script.
+
+    Raises:
+        InputError: The bundle is not one, or of other classes.
     """
+    if bundle is not None and read_card(bundle).classes.names != config.class_table().names:
+        raise InputError(f"{bundle} has other classes than {config.name}.")
     scores = [alone(train_plainly, config, minutes)]
     return scores if bundle is None else [alone(score_bundle, config, bundle), *scores]
 
