@@ -7,6 +7,8 @@
     segbatch bench memory --side 100000 --dense 1,10,50
     segbatch bench export --side 16384
     segbatch bench forecast --bundle runs/naip/bundle --scene m_3707504_ne_image.tif
+    segbatch bench scale --gpus 64 --block-seconds 2
+    segbatch bench scenes --scenes 10000
     segbatch bench train jobs/naip.yaml
     segbatch bench plain jobs/naip.yaml --bundle runs/naip/bundle --minutes 20
 
@@ -197,6 +199,45 @@ def forecast(
         lines = compare_forecast(material, folder, engine)
     print_forecast(material, lines)
     write_results(json, "forecast", lines)
+
+
+@app.command()
+def scale(
+    gpus: Annotated[
+        int, typer.Option(min=1, help="Simulated GPUs: actors that sleep. 0 seconds a block: the limit.")
+    ] = 64,
+    block_seconds: Annotated[float, typer.Option(min=0, help="That each sleeps for a block.")] = 2.0,
+    blocks: Annotated[int | None, typer.Option(min=1, help="That they map. Default: 40 for each.")] = None,
+    planned: Annotated[int, typer.Option(min=1, help="Blocks that are planned, and found in a ledger.")] = 1_000_000,
+    json: Json = None,
+) -> None:
+    """Many GPUs and millions of blocks, simulated: what scheduling, planning and resuming take."""
+    from segbatch.bench.scale import measure_dispatch, measure_planning, print_scale
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        plannings = [measure_planning(folder, count) for count in sorted({max(1, planned // 10), planned})]
+        print_scale([], plannings)
+        dispatches = [measure_dispatch(folder, gpus, block_seconds, blocks or 40 * gpus)]
+    print_scale(dispatches, [])
+    write_results(json, "scale", {"dispatch": dispatches, "planning": plannings})
+
+
+@app.command()
+def scenes(
+    count: Annotated[int, typer.Option("--scenes", min=3, help="How many; one of them is broken.")] = 10_000,
+    side: Annotated[int, typer.Option(min=64, help="Pixels a side of each.")] = 256,
+    engine: Engine = "ray",
+    json: Json = None,
+) -> None:
+    """Many small scenes in one run: what each costs beyond being read and predicted."""
+    from segbatch.bench.scenes import measure_scenes, print_scenes
+    from segbatch.bench.show import write_results
+
+    with _folder() as folder:
+        result = measure_scenes(folder, count, side, engine)
+    print_scenes(result)
+    write_results(json, "scenes", result)
 
 
 @app.command()
