@@ -1,10 +1,9 @@
 """What a mapping did and where its time went: for run.json, and beside the bundle for the next plan."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from segbatch.commands.plan import Plan
 from segbatch.commands.request import Request
@@ -18,35 +17,55 @@ _WORTH_REMEMBERING = 20.0
 """Seconds that the blocks of a run must have taken for it to tell how fast the next one will be."""
 
 
-def account(
-    scenes: Sequence[ScenePlan], rows: Mapping[tuple[str, int], LedgerRow], pending: np.ndarray, clock: dict[str, float]
-) -> dict[str, Any]:
-    """What the latest call did and where its time went, for run.json.
+class Account:
+    """Adds up what a call does and where its time goes, for run.json.
 
-    Seconds: ``start_up`` until the model was ready for the first block; ``blocks`` from then (reading that
-    block counted in) until the last was written; ``finish`` for the scenes' files; ``stages`` summed over
-    blocks, which overlap.
+    Args:
+        scenes: The plan.
     """
-    done = [row for index, block in pending.tolist() if (row := rows.get((scenes[index].id, block))) is not None]
-    places = {scene.id: scene for scene in scenes}
-    first = min((row.started + row.seconds.get("wait", 0.0) for row in done), default=clock["blocks"])
-    stages: dict[str, float] = {}
-    for row in done:
+
+    def __init__(self, scenes: Sequence[ScenePlan]) -> None:
+        self._places = {scene.id: scene for scene in scenes}
+        self._blocks = self._windows = self._pixels_run = self._pixels = self._memory = 0
+        self._first = math.inf
+        self._stages: dict[str, float] = {}
+
+    def add(self, row: LedgerRow) -> None:
+        """A block is done."""
+        scene = self._places[row.scene]
+        self._blocks += 1
+        self._windows += row.windows
+        self._pixels_run += row.windows * _window(scene)
+        self._pixels += scene.grid[row.block].owned.area
+        self._memory = max(self._memory, row.memory)
+        self._first = min(self._first, row.started + row.seconds.get("wait", 0.0))
         for stage, seconds in row.seconds.items():
-            stages[stage] = stages.get(stage, 0.0) + seconds
-    return {
-        "blocks": len(done),
-        "windows": sum(row.windows for row in done),
-        "pixels_run": sum(_run_pixels(row, places[row.scene]) for row in done),
-        "memory": max((row.memory for row in done), default=0),
-        "pixels": sum(scenes[index].grid[block].owned.area for index, block in pending.tolist()),
-        "seconds": {
-            "start_up": round(first - clock["start"], 3),
-            "blocks": round(clock["blocks"] - first, 3),
-            "finish": round(clock["files"] - clock["blocks"], 3),
-        },
-        "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
-    }
+            self._stages[stage] = self._stages.get(stage, 0.0) + seconds
+
+    def summary(self, clock: Mapping[str, float]) -> dict[str, Any]:
+        """What was done.
+
+        Seconds: ``start_up`` until the model was ready for the first block; ``blocks`` from then (reading that
+        block counted in) until the last was written; ``finish`` for the scenes' files; ``stages`` summed over
+        blocks, which overlap.
+
+        Args:
+            clock: When the call started, the last block was done and the last file, in seconds since the epoch.
+        """
+        first = self._first if self._blocks else clock["blocks"]
+        return {
+            "blocks": self._blocks,
+            "windows": self._windows,
+            "pixels_run": self._pixels_run,
+            "memory": self._memory,
+            "pixels": self._pixels,
+            "seconds": {
+                "start_up": round(first - clock["start"], 3),
+                "blocks": round(clock["blocks"] - first, 3),
+                "finish": round(clock["files"] - clock["blocks"], 3),
+            },
+            "stages": {stage: round(seconds, 3) for stage, seconds in self._stages.items()},
+        }
 
 
 def remember(request: Request, planned: Plan, workers: Workers, last: Mapping[str, Any]) -> None:
@@ -70,10 +89,6 @@ def run_kind(engine: str, settings: Settings) -> str:
     """The key of runs that take alike long for a pixel of a window."""
     more = [settings.blend, settings.tta, *settings.products]
     return "/".join([engine, kind(settings.backend, settings.precision), *more])
-
-
-def _run_pixels(row: LedgerRow, scene: ScenePlan) -> int:
-    return row.windows * _window(scene)
 
 
 def _window(scene: ScenePlan) -> int:

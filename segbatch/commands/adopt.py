@@ -17,7 +17,7 @@ from segbatch.commands.index import Index
 from segbatch.commands.record import RunRecord
 from segbatch.errors import InputError
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
-from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
+from segbatch.inference.ledger import LedgerRow, forget_scenes, gather_rows
 from segbatch.masks import CLASS_MASK, CONFIDENCE, PROBABILITIES
 from segbatch.masks.staging import remove_folder, staging_folder, write_whole
 
@@ -105,14 +105,15 @@ def adopt(folder: RunFolder) -> Index | None:
                 _put(new, old)
             else:
                 _remove(old)
-    rows = [row for row in read_ledger(staged.ledger).values() if row.scene in set(known.scenes)]
+    rows = gather_rows(staged.ledger, set(known.scenes))
     record = RunFolder(folder.next / "adopted").ledger / "scenes.json"
     classes = len(json.loads(record.read_text(encoding="utf-8"))["classes"])
-    rows += [LedgerRow.failed(scene, 0, why, num_classes=classes, started=0.0) for scene, why in known.failures.items()]
+    for scene, why in known.failures.items():
+        rows += LedgerRow.failed(scene, 0, why, num_classes=classes, started=0.0).to_line()
     folder.ledger.mkdir(parents=True, exist_ok=True)
     forget_scenes(folder.ledger, {*known.scenes, *known.forgotten, *known.failures})
     number = known.index.runs[-1].number
-    write_whole(folder.ledger / f"run-{number}.jsonl", b"".join(row.to_json().encode() + b"\n" for row in rows))
+    write_whole(folder.ledger / f"run-{number}.jsonl", rows)
     write_whole(folder.ledger / "scenes.json", record.read_bytes())
     folder.update(mapping=known.mapping)
     known.index.save(folder)

@@ -15,8 +15,8 @@ from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.request import Request
 from segbatch.errors import InputError
 from segbatch.inference.finish import is_finished, mask_path
-from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import ScenePlan, costs, file_stamp, fingerprint, scene_fingerprint
+from segbatch.inference.tally import SceneTally, tally_ledger
 from segbatch.models.card import bundle_hash, read_card
 from segbatch.scenes import SceneRef
 from segbatch.scenes.remote import etag
@@ -67,18 +67,15 @@ def known_index(request: Request) -> Index:
     known = (content.get("mapping") or {}).get("fingerprint")
     if not known or not RunRecord.is_in(folder):
         return Index()
-    rows: dict[str, list[LedgerRow]] = {}
-    for row in read_ledger(folder.ledger).values():
-        rows.setdefault(row.scene, []).append(row)
-    scenes = []
-    for record in RunRecord.load(folder).scenes:
-        done = rows.get(record.id, [])
-        if record.id not in known["scenes"] or len(done) < record.blocks or any(row.error for row in done):
+    whole, scenes = RunRecord.load(folder), []
+    tallies = tally_ledger(folder.ledger, whole.blocks, len(whole.classes))
+    for record in whole.scenes:
+        if record.id not in known["scenes"] or not tallies[record.id].is_whole:
             continue
         image = str(record.image)
         size, modified = file_stamp(image)[1:]
         digest = scene_fingerprint(known, record.id, record.label is not None)
-        scenes.append(_entry(record, image, done, digest, (size, modified), known["bundle"], None))
+        scenes.append(_entry(record, image, tallies[record.id], digest, (size, modified), known["bundle"], None))
     return Index(tuple(scenes))
 
 
@@ -92,9 +89,8 @@ def conclude(
 ) -> Adoption:
     """What is put in place: scenes that are whole, and what is known of all from now on."""
     staged = RunFolder(request.folder.next)
-    rows: dict[str, list[LedgerRow]] = {}
-    for row in read_ledger(staged.ledger).values() if found.todo else ():
-        rows.setdefault(row.scene, []).append(row)
+    classes = len(read_card(request.bundle).classes)
+    tallies = tally_ledger(staged.ledger, {scene.id: len(scene.grid) for scene in found.todo}, classes)
     before = {entry.id: entry for entry in index.scenes}
     plans = {scene.id: scene for scene in (found.planned.scenes if found.planned else ())}
     todo, bundle = {scene.id for scene in found.todo}, bundle_hash(request.bundle)
@@ -103,7 +99,7 @@ def conclude(
         plan, why = plans.get(ref.id), found.unreadable.get(ref.id, "")
         entry = before.get(ref.id) or _blank(request, ref, plan)
         if ref.id in todo or why:
-            why = why or next((row.error for row in rows[ref.id] if row.error), None) or ""
+            why = why or tallies[ref.id].error or ""
             moved = stamp(ref) != stamps[ref.id]
             if moved:
                 say(f"{ref.id}: {_WHILE_READ}.")
@@ -115,7 +111,7 @@ def conclude(
                 adopted.append(ref.id)
                 version = plan.info.size, plan.info.modified
                 record, digest = scene_record(request, plan), found.prints[ref.id]
-                entry = _entry(record, ref.image, rows[ref.id], digest, version, bundle, begun.number)
+                entry = _entry(record, ref.image, tallies[ref.id], digest, version, bundle, begun.number)
             else:
                 entry = replace(entry, status="failed", note="its files could not be written")
             if entry.fingerprint is None:
@@ -158,15 +154,14 @@ def conclude(
 def _entry(
     record: SceneRecord,
     image: str,
-    rows: Sequence[LedgerRow],
+    tally: SceneTally,
     fingerprint: str,
     version: tuple[int, int],
     bundle: str,
     run: int | None,
 ) -> SceneEntry:
     """The entry of a scene that is mapped; ``version`` is its file's size and modification time."""
-    stages = ("read", "predict", "write")
-    pixels = sum(sum(row.class_pixels) for row in rows)
+    pixels = int(tally.class_pixels.sum())
     return SceneEntry(
         id=record.id,
         image=image,
@@ -175,11 +170,11 @@ def _entry(
         fingerprint=fingerprint,
         size=version[0],
         modified=version[1],
-        mapped_at=timestamp(max(row.started + sum(row.seconds.get(stage, 0.0) for stage in stages) for row in rows)),
+        mapped_at=timestamp(tally.ended),
         run=run,
         bundle=bundle,
         km2=None if record.pixel_area_m2 is None else pixels * record.pixel_area_m2 / 1e6,
-        seconds=sum(row.seconds.get(stage, 0.0) for row in rows for stage in stages),
+        seconds=tally.seconds,
         record=asdict(record),
     )
 

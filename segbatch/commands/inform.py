@@ -7,9 +7,10 @@ from pathlib import Path
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
 from segbatch.commands.progress import halo_sentence
+from segbatch.commands.record import RunRecord
 from segbatch.commands.scenes import describe
 from segbatch.errors import InputError
-from segbatch.inference.ledger import read_ledger
+from segbatch.inference.tally import tally_ledger
 from segbatch.masks import read_cog_classes
 from segbatch.masks.describe import describe_mask
 from segbatch.models.card import CARD, read_card
@@ -103,10 +104,8 @@ def _run(path: Path) -> Lines:
         best = f", {len(tuned['trials'])} trials, the best is trial {found['trial']}" if found else ""
         lines.append(("tuning", tuned["state"] + best))
     if mapping:
-        rows = read_ledger(folder.ledger).values() if folder.ledger.exists() else []
-        failed = sum(row.error is not None for row in rows)
         lines.append(("mapping", mapping["state"]))
-        lines.append(("blocks", f"{len(rows) - failed} done" + (f", {failed} failed" if failed else "")))
+        lines += [("blocks", _blocks(folder))] if RunRecord.is_in(folder) else []
     lines += _schedule(Index.load(folder)) if Index.is_in(folder) else []
     metrics = folder.report / "metrics.json"
     if metrics.is_file():
@@ -115,6 +114,13 @@ def _run(path: Path) -> Lines:
             lines.append(("miou", f"{document['miou']:.4f}"))
         lines.append(("report", str(folder.report / "report.html")))
     return lines
+
+
+def _blocks(folder: RunFolder) -> str:
+    record = RunRecord.load(folder)
+    tallies = tally_ledger(folder.ledger, record.blocks, len(record.classes)).values()
+    done, failed = sum(int(tally.done.sum()) for tally in tallies), sum(len(tally.errors) for tally in tallies)
+    return f"{done} done" + (f", {failed} failed" if failed else "")
 
 
 def _schedule(index: Index) -> Lines:

@@ -78,6 +78,11 @@ class RunRecord:
     nodata: float | None
     facts: tuple[tuple[str, str], ...]
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """By the id of a scene, rows that it has in the ledger when it is done."""
+        return {scene.id: scene.blocks for scene in self.scenes}
+
     def save(self, folder: RunFolder) -> None:
         """Write it beside the ledger's rows."""
         folder.ledger.mkdir(parents=True, exist_ok=True)

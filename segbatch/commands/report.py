@@ -1,6 +1,5 @@
 """Build a run's report from its folder: record and ledger, and what a training left."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from segbatch.commands.index import Index
 from segbatch.commands.lock import hold
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.samples import read_samples
-from segbatch.inference.ledger import LedgerRow, read_ledger
+from segbatch.inference.tally import SceneTally, tally_ledger
 from segbatch.report.summary import RunSummary, SceneResult, Schedule
 from segbatch.report.write import write_report, write_training_report
 
@@ -52,14 +51,11 @@ def report(folder: RunFolder) -> dict[str, Any]:
         InputError: The folder holds no run that has mapped or evaluated anything.
     """
     record = RunRecord.load(folder)
-    rows: dict[str, list[LedgerRow]] = {scene.id: [] for scene in record.scenes}
-    for row in read_ledger(folder.ledger).values():
-        if row.scene in rows:
-            rows[row.scene].append(row)
+    tallies = tally_ledger(folder.ledger, record.blocks, len(record.classes))
     summary = RunSummary(
         name=record.name,
         classes=record.classes,
-        scenes=tuple(_result(folder.path, scene, rows[scene.id], len(record.classes)) for scene in record.scenes),
+        scenes=tuple(_result(folder.path, scene, tallies[scene.id]) for scene in record.scenes),
         facts=record.facts,
         schedule=_schedule(folder),
         **_training(folder),
@@ -85,22 +81,18 @@ def _training(folder: RunFolder) -> dict[str, Any]:
     return {"training": rows, "steps": course.steps, "samples": read_samples(folder)}
 
 
-def _result(run: Path, scene: SceneRecord, rows: Sequence[LedgerRow], num_classes: int) -> SceneResult:
-    """Sum a scene's rows; a scene that is not whole has failed and says why."""
+def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
+    """What is known of a scene; one that is not whole has failed and says why."""
     mask = run / scene.mask  # an absolute path stays what it is
-    failed = [row for row in rows if row.error]
-    error = None
-    if failed:
-        error = failed[0].error
+    error = tally.error
+    if error is not None:
         if scene.blocks > 1:
-            error = f"{error} ({len(failed)} of {scene.blocks} blocks failed)"
-    elif len(rows) < scene.blocks:
-        error = f"{scene.blocks - len(rows)} of {scene.blocks} blocks are still to do: run the command again."
+            error = f"{error} ({len(tally.errors)} of {scene.blocks} blocks failed)"
+    elif not tally.is_whole:
+        left = scene.blocks - np.count_nonzero(tally.done)
+        error = f"{left} of {scene.blocks} blocks are still to do: run the command again."
     elif not mask.exists():
         error = f"{mask} was not written: run the command again."
-    confusion = None
-    if scene.label is not None and error is None:
-        confusion = np.sum([np.array(row.confusion, np.int64) for row in rows], axis=0)
     return SceneResult(
         id=scene.id,
         group=scene.group,
@@ -111,9 +103,9 @@ def _result(run: Path, scene: SceneRecord, rows: Sequence[LedgerRow], num_classe
         height=scene.height,
         pixel_area_m2=scene.pixel_area_m2,
         pixel_size_um=scene.pixel_size_um,
-        class_pixels=tuple(sum(row.class_pixels[index] for row in rows) for index in range(num_classes)),
-        nodata_pixels=sum(row.nodata_pixels for row in rows),
-        ignored_pixels=sum(row.ignored_pixels for row in rows),
-        confusion=confusion,
+        class_pixels=tuple(tally.class_pixels.tolist()),
+        nodata_pixels=tally.nodata_pixels,
+        ignored_pixels=tally.ignored_pixels,
+        confusion=tally.confusion if scene.label is not None and error is None else None,
         error=error,
     )

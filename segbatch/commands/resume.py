@@ -8,15 +8,17 @@ from numpy.typing import NDArray
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
+from segbatch.commands.record import RunRecord
 from segbatch.errors import InputError
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
 from segbatch.inference.finish import is_finished
-from segbatch.inference.ledger import LedgerRow, forget_scenes, read_ledger
+from segbatch.inference.ledger import forget_scenes
 from segbatch.inference.plan import ScenePlan, changed_scenes, differences
+from segbatch.inference.tally import SceneTally, tally_ledger
 from segbatch.masks import CLASS_MASK
 from segbatch.masks.staging import remove_folder
 
-Rows = Mapping[tuple[str, int], LedgerRow]
+Tallies = Mapping[str, SceneTally]
 
 
 def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
@@ -62,10 +64,11 @@ def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> 
     A damaged file that was replaced costs its own blocks, not those of the scenes that are done.
     """
     changed = changed_scenes(known, new)
-    rows = read_ledger(folder.ledger) if folder.ledger.exists() else {}
-    failed = {row.scene for row in rows.values() if row.error is not None}
-    sound = {row.scene for row in rows.values()} - failed
-    if changed is None or changed & sound:
+    if changed is None or not RunRecord.is_in(folder):
+        return False
+    record = RunRecord.load(folder)
+    tallies = tally_ledger(folder.ledger, record.blocks, len(record.classes))
+    if any(tally.done.any() and not tally.errors for scene, tally in tallies.items() if scene in changed):
         return False
     # The store first: rows without it are forgotten by any later call too.
     for scene in changed:
@@ -75,47 +78,42 @@ def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> 
     return True
 
 
-def known_rows(
-    folder: RunFolder, scenes: Sequence[ScenePlan], formats: Sequence[Format], products: Sequence[str] = ()
-) -> Rows:
-    """The ledger's rows. Those of scenes whose class masks have gone are forgotten, for good.
+def known_tallies(
+    folder: RunFolder,
+    scenes: Sequence[ScenePlan],
+    num_classes: int,
+    formats: Sequence[Format],
+    products: Sequence[str] = (),
+) -> dict[str, SceneTally]:
+    """What the ledger says of each scene. Rows of those whose class masks have gone are forgotten, for good.
 
     Call it before the writers of a run start.
     """
-    if not folder.ledger.exists():
-        return {}
-    gone = {scene.id for scene in scenes if not _has_masks(folder, scene.id, formats, products)}
-    forget_scenes(folder.ledger, gone)
-    return read_ledger(folder.ledger)
+    if folder.ledger.exists():
+        gone = {scene.id for scene in scenes if not _has_masks(folder, scene.id, formats, products)}
+        forget_scenes(folder.ledger, gone)
+    return tally_ledger(folder.ledger, {scene.id: len(scene.grid) for scene in scenes}, num_classes)
 
 
-def pending_blocks(scenes: Sequence[ScenePlan], rows: Rows) -> NDArray[np.int64]:
+def pending_blocks(scenes: Sequence[ScenePlan], tallies: Tallies) -> NDArray[np.int64]:
     """(blocks, 2) int64: index of the scene and number of the block, of all that is still to do."""
-    todo = [
-        (index, block)
-        for index, scene in enumerate(scenes)
-        for block in range(len(scene.grid))
-        if (row := rows.get((scene.id, block))) is None or row.error is not None
-    ]
-    return np.array(todo, np.int64).reshape(-1, 2)
+    numbers = [np.flatnonzero(~tallies[scene.id].done) for scene in scenes]
+    indices = np.repeat(np.arange(len(scenes)), [len(found) for found in numbers])
+    return np.stack([indices, np.concatenate(numbers)], axis=1).astype(np.int64)
 
 
 def unfinished_scenes(
     folder: RunFolder,
     scenes: Sequence[ScenePlan],
-    rows: Rows,
+    tallies: Tallies,
     formats: Sequence[Format],
     products: Sequence[str] = (),
 ) -> list[ScenePlan]:
     """Scenes whose blocks are all done but whose files are not."""
-    blocks = {scene.id: 0 for scene in scenes}
-    for (scene_id, _), row in rows.items():
-        if scene_id in blocks and row.error is None:
-            blocks[scene_id] += 1
     return [
         scene
         for scene in scenes
-        if blocks[scene.id] == len(scene.grid) and not is_finished(folder.masks, scene.id, formats, products)
+        if tallies[scene.id].is_whole and not is_finished(folder.masks, scene.id, formats, products)
     ]
 
 

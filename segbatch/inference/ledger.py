@@ -7,7 +7,6 @@ by a kill has no row in it: its block is done again.
 import hashlib
 import json
 import os
-import sys
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -112,6 +111,10 @@ class LedgerRow:
         """One line of JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
+    def to_line(self) -> bytes:
+        """A line of a ledger's file."""
+        return self.to_json().encode() + b"\n"
+
     @classmethod
     def from_json(cls, line: str) -> Self:
         """The inverse of `to_json`.
@@ -124,9 +127,6 @@ class LedgerRow:
         return cls(
             **{
                 **data,
-                # Names of stages and scenes are the same in many thousand rows.
-                "scene": sys.intern(data["scene"]),
-                "seconds": {sys.intern(stage): seconds for stage, seconds in data["seconds"].items()},
                 "class_pixels": tuple(data["class_pixels"]),
                 "confusion": None if confusion is None else tuple(tuple(row) for row in confusion),
             }
@@ -142,7 +142,7 @@ class LedgerWriter:
     def append(self, row: LedgerRow) -> None:
         """Add a row; on return it is on the disk."""
         with open(self._path, "ab") as file:
-            file.write(row.to_json().encode() + b"\n")
+            file.write(row.to_line())
             file.flush()
             os.fsync(file.fileno())
 
@@ -152,27 +152,39 @@ def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:
 
     Call it before the writers of a run start.
     """
+    if not scenes:
+        return
     for path in sorted(Path(folder).glob("*.jsonl")):
-        rows = list(_rows_of(path))
-        kept = [row for row in rows if row.scene not in scenes]
-        if not kept:
-            path.unlink()
-        elif len(kept) < len(rows):
-            write_whole(path, b"".join(row.to_json().encode() + b"\n" for row in kept))
+        if any(row.scene in scenes for row in _rows_of(path)):
+            lines = [row.to_line() for row in _rows_of(path) if row.scene not in scenes]
+            if lines:
+                write_whole(path, b"".join(lines))
+            else:
+                path.unlink()
+
+
+def gather_rows(folder: str | Path, scenes: Collection[str]) -> bytes:
+    """The rows of some scenes, as the content of a ledger's file."""
+    return b"".join(row.to_line() for row in iterate_rows(folder) if row.scene in scenes)
 
 
 def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
-    """The row of each block that has one, whole rows only.
+    """The row of each block that has one, for small ledgers.
 
     A block may have several rows (it was retried, or two workers did it): one that tells of success wins.
     """
     rows: dict[tuple[str, int], LedgerRow] = {}
-    for path in sorted(Path(folder).glob("*.jsonl")):
-        for row in _rows_of(path):
-            known = rows.get((row.scene, row.block))
-            if known is None or known.error is not None:
-                rows[row.scene, row.block] = row
+    for row in iterate_rows(folder):
+        known = rows.get((row.scene, row.block))
+        if known is None or known.error is not None:
+            rows[row.scene, row.block] = row
     return rows
+
+
+def iterate_rows(folder: str | Path) -> Iterator[LedgerRow]:
+    """All rows that are whole, some blocks' several times; none where there is no folder."""
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        yield from _rows_of(path)
 
 
 def _rows_of(path: Path) -> Iterator[LedgerRow]:
