@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from segbatch.errors import InputError, SegbatchError
@@ -30,13 +30,13 @@ class Resources:
         nodes: (CPUs, GPUs) of each node.
         local: Whether this machine is all there is; other clusters may grow.
         store_bytes: Size of Ray's object store, over all nodes.
-        accelerator: Ray's name of the GPUs, such as H100; empty without.
+        accelerators: Ray's name of the GPUs of each node, such as H100; empty where it has none or they have no name.
     """
 
     nodes: tuple[tuple[int, int], ...]
     local: bool = True
     store_bytes: int = 2**30
-    accelerator: str = ""
+    accelerators: tuple[str, ...] = ()
 
     @property
     def cpus(self) -> int:
@@ -74,6 +74,30 @@ class Resources:
             raise InputError(f"{workers} workers do not fit on this machine's {what}: lower training.workers.")
         return 1
 
+    @property
+    def accelerator(self) -> str:
+        """Name of the first GPUs that have one; empty without."""
+        return next(filter(None, self.accelerators), "")
+
+    def with_gpus_of(self, accelerator: str | None) -> "Resources":
+        """The same without GPUs of another kind; None for those of any.
+
+        Raises:
+            InputError: There are none of this kind, and this machine is all there is.
+        """
+        if accelerator is None:
+            return self
+        kinds = self.accelerators or ("",) * len(self.nodes)
+        if self.local and accelerator not in kinds:
+            has = ", ".join(sorted(filter(None, set(kinds)))) or "no GPU that Ray has a name for"
+            raise InputError(f"inference.actors.accelerator is {accelerator!r}, and this machine has {has}.")
+        nodes = [
+            (cpus, gpus if kind == accelerator else 0) for (cpus, gpus), kind in zip(self.nodes, kinds, strict=True)
+        ]
+        return replace(
+            self, nodes=tuple(nodes), accelerators=tuple(kind if kind == accelerator else "" for kind in kinds)
+        )
+
     def wants_gpu(self, use_gpu: bool | Literal["auto"], count: int = 1) -> bool:
         """Whether ``count`` workers or actors get a GPU each.
 
@@ -88,12 +112,13 @@ class Resources:
 
 
 @contextmanager
-def ray_session(address: str) -> Iterator[Resources]:
+def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Iterator[Resources]:
     """Join a Ray cluster or start Ray on this machine, and leave as it was found.
 
     Args:
         address: ``auto``: the cluster that this process belongs to (RAY_ADDRESS), else this machine;
             ``local``: this machine; or the address of a cluster.
+        simulated: CPUs and GPUs that Ray believes this machine to have, for benchmarks.
 
     Raises:
         SegbatchError: There is no cluster at the address.
@@ -114,6 +139,8 @@ def ray_session(address: str) -> Iterator[Resources]:
     mine = not ray.is_initialized()
     if mine:
         where: dict[str, Any] = {"address": "local", "include_dashboard": False} if local else {}
+        if simulated is not None:
+            where["num_cpus"], where["num_gpus"] = simulated
         if not local and address != "auto":
             where["address"] = address
         try:
@@ -198,8 +225,8 @@ def resources(local: bool) -> Resources:
         nodes=tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive),
         local=local,
         store_bytes=int(sum(has.get("object_store_memory", 0) for has in alive)) or 2**30,
-        accelerator=next(
-            (name.partition(":")[2] for has in alive for name in has if name.startswith("accelerator_type:")), ""
+        accelerators=tuple(
+            next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "") for has in alive
         ),
     )
 

@@ -35,6 +35,24 @@ def test_a_cluster_may_grow_the_gpus_that_are_asked_for() -> None:
     assert not Resources(((8, 0),), local=False).wants_gpu("auto")
 
 
+def test_gpus_of_one_kind_among_several() -> None:
+    cluster = Resources(((64, 0), (16, 8), (16, 4), (16, 2)), local=False, accelerators=("", "A100", "T4", "A100"))
+    assert (cluster.gpus, cluster.accelerator) == (14, "A100")
+    some = cluster.with_gpus_of("T4")
+    assert (some.gpus, some.cpus, some.accelerator) == (4, cluster.cpus, "T4")
+    assert some.nodes == ((64, 0), (16, 0), (16, 4), (16, 0))
+    assert cluster.with_gpus_of(None) is cluster
+    # A cluster may grow nodes of the kind.
+    assert cluster.with_gpus_of("H100").gpus == 0
+
+
+def test_a_kind_of_gpu_that_this_machine_lacks_is_said() -> None:
+    with pytest.raises(InputError, match="accelerator is 'H100', and this machine has T4"):
+        Resources(((8, 1),), accelerators=("T4",)).with_gpus_of("H100")
+    with pytest.raises(InputError, match="has no GPU that Ray has a name for"):
+        Resources(((8, 0),)).with_gpus_of("H100")
+
+
 class Growing:
     """A cluster whose only node has no CPUs for work, until it was asked for a worker and looked at often enough."""
 

@@ -139,12 +139,17 @@ class Scenes(Section):
 
 
 class Actors(Section):
-    """Bounds of the pool of predicting actors."""
+    """The pool of predicting actors."""
 
     min: PositiveInt = 1
     """Actors kept at all times."""
     max: PositiveInt | None = None
     """Most actors at a time; as many as the cluster has room for when absent."""
+    gpus: float = Field(default=1.0, gt=0, le=1)
+    """Share of a GPU that each takes where it has one: 0.5 puts two on each, which keeps one busy that small windows
+    leave idle."""
+    accelerator: str | None = None
+    """Kind of GPU that they run on, by Ray's name for it, as H100; any when absent."""
 
 
 class Inference(Section):
