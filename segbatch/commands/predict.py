@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbatch.commands.account import account, remember
+from segbatch.commands.account import Account, remember
 from segbatch.commands.choose import Choice, choose, int8_path, quantization, touched_bytes, with_wishes
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
@@ -20,13 +20,13 @@ from segbatch.commands.progress import BlockProgress, counted, duration, say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
-from segbatch.commands.resume import claim, known_rows, pending_blocks, unfinished_scenes
+from segbatch.commands.resume import claim, known_tallies, pending_blocks, unfinished_scenes
 from segbatch.commands.split import warn_of_known
 from segbatch.commands.workers import Crew, Workers, find_crew, pool_for
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.files import BlockWriter, store_path
 from segbatch.inference.finish import finish_scene, mask_path
-from segbatch.inference.ledger import LedgerRow, read_ledger
+from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
 from segbatch.inference.tuning import REFERENCE
@@ -108,9 +108,9 @@ def _identity(request: Request, planned: Plan) -> dict[str, Any]:
 def _done_already(request: Request, planned: Plan) -> dict[str, Any] | None:
     """The report of a run that has nothing left to do; None where there is something."""
     folder, formats = request.folder, request.inference.format
-    rows = known_rows(folder, planned.scenes, formats, request.products)
-    unfinished = unfinished_scenes(folder, planned.scenes, rows, formats, request.products)
-    if len(pending_blocks(planned.scenes, rows)) or unfinished:
+    tallies = known_tallies(folder, planned.scenes, len(planned.card.classes), formats, request.products)
+    unfinished = unfinished_scenes(folder, planned.scenes, tallies, formats, request.products)
+    if len(pending_blocks(planned.scenes, tallies)) or unfinished:
         return None
     blocks = sum(len(scene.grid) for scene in planned.scenes)
     say(f"{folder.path}: all {counted(blocks, 'block')} are done already.")
@@ -138,12 +138,13 @@ def map_scenes(
     """Do what is left of a plan.
 
     Returns:
-        Why files could not be written, for each scene of which they could not, and what `account` tells of this call.
+        Why files could not be written, for each scene of which they could not, and what this call did; see `Account`.
     """
     folder, formats, scenes, choice = request.folder, request.inference.format, planned.scenes, planned.choice
     folder.sweep()
-    rows = known_rows(folder, scenes, formats, request.products)
-    pending = pending_blocks(scenes, rows)
+    tallies = known_tallies(folder, scenes, len(planned.card.classes), formats, request.products)
+    pending = pending_blocks(scenes, tallies)
+    done = Account(scenes)
     what = costs(scenes, choice.settings.views)
     say(_plan_line(scenes, what, len(pending)))
     say(_choice_line(choice))
@@ -159,15 +160,23 @@ def map_scenes(
     )
     run_record(request, planned, what).save(folder)
     folder.masks.mkdir(exist_ok=True)
-    files = BlockWriter(folder.masks.absolute(), tuple(formats), request.inference.overviews, len(planned.card.classes))
+    files = BlockWriter(
+        folder.masks.absolute(),
+        tuple(formats),
+        request.inference.overviews,
+        planned.card.classes,
+        tuple(request.products),
+    )
     if len(pending):
-        _run(request, planned, files, pending, crew)
-        rows = read_ledger(folder.ledger)
+        for row in _run(request, planned, files, pending, crew):
+            tallies[row.scene].add(row)
+            done.add(row)
     clock["blocks"] = time.time()
-    unfinished = unfinished_scenes(folder, scenes, rows, formats, request.products)
-    problems = _finish(request, planned, files, unfinished, crew.resources)
+    unfinished = unfinished_scenes(folder, scenes, tallies, formats, request.products)
+    problems = _finish(request, files, unfinished, crew.resources)
+    folder.sweep()  # what processes left that were lost in this run
     clock["files"] = time.time()
-    return problems, account(scenes, rows, pending, clock)
+    return problems, done.summary(clock)
 
 
 def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None:
@@ -175,28 +184,14 @@ def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None
     folder.update(mapping={**folder.read()["mapping"], "state": state, **more})
 
 
-def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew) -> None:
-    """Map the pending blocks with the engine that was asked for."""
+def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew) -> Iterator[LedgerRow]:
+    """Map the pending blocks with the engine that was asked for, and yield the row of each as it is done."""
     from segbatch.inference.work import Work
-    from segbatch.masks import clean_partial, create_store
+    from segbatch.masks import clean_partial
 
     scenes = planned.scenes
     for index in np.unique(pending[:, 0]).tolist():
-        scene = scenes[index]
-        store = store_path(files.masks, scene.id)
-        clean_partial(store)
-        create_store(
-            store,
-            width=scene.info.width,
-            height=scene.info.height,
-            shard=scene.shard,
-            chunk=scene.chunk,
-            classes=planned.card.classes,
-            crs=scene.info.crs,
-            transform=scene.info.transform,
-            pixel_size_um=scene.ref.pixel_size_um,
-            products=request.products,
-        )
+        clean_partial(store_path(files.masks, scenes[index].id))
     work = Work(
         scenes=scenes,
         pending=pending,
@@ -216,6 +211,7 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         if row.note and row.note not in told:
             told.add(row.note)
             say(f"  {row.scene}, block {row.block}: {row.note}")
+        yield row
 
 
 def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:
@@ -242,6 +238,7 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
         store_bytes=resources.store_bytes,
         block_bytes=costs(work.scenes).block_bytes,
         pool=pool,
+        blocks=len(work.pending),
     )
     say(
         f"Predicting with {counted(pool.max, 'actor')}"
@@ -251,14 +248,14 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
 
 
 def _finish(
-    request: Request, planned: Plan, files: BlockWriter, scenes: Sequence[ScenePlan], resources: Resources | None
+    request: Request, files: BlockWriter, scenes: Sequence[ScenePlan], resources: Resources | None
 ) -> list[str]:
     """Write the files of scenes whose blocks are done.
 
     Returns:
         Why, for each scene whose files could not be written.
     """
-    finish = partial(finish_scene, writer=files, classes=planned.card.classes, products=request.products)
+    finish = partial(finish_scene, writer=files)
     if scenes and "cog" in request.inference.format:
         say(f"Writing {counted(len(scenes) * (1 + len(request.products)), 'GeoTIFF')}")
     if resources is None or len(scenes) == 1:

@@ -86,7 +86,8 @@ def ray_workers(inference: Inference, resources: Resources) -> Workers:
     use_gpu = resources.wants_gpu(inference.use_gpu)
     pool = pool_for(inference, resources, use_gpu, blocks=2**31)
     if use_gpu:
-        return Workers(pool.max, None, True, resources.accelerator or "GPU", _USUAL_GPU_BYTES)
+        memory = int(_USUAL_GPU_BYTES * inference.actors.gpus)
+        return Workers(pool.max, None, True, resources.accelerator or "GPU", memory)
     threads = pool.threads or 1
     # The memory of this node stands for that of the others, which cannot be asked from here.
     on_a_node = -(-pool.max // max(1, len(resources.nodes)))
@@ -95,14 +96,17 @@ def ray_workers(inference: Inference, resources: Resources) -> Workers:
 
 def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: int) -> Pool:
     """How many actors a cluster gets for so many blocks; see `plan_pool`."""
+    actors = inference.actors
     return plan_pool(
         cpus=resources.cpus,
         gpus=resources.gpus,
         node_cpus=resources.node_cpus,
         use_gpu=use_gpu,
-        min_actors=inference.actors.min,
-        max_actors=inference.actors.max,
+        min_actors=actors.min,
+        max_actors=actors.max,
         blocks=blocks,
+        share=actors.gpus,
+        accelerator=actors.accelerator,
     )
 
 
@@ -121,10 +125,12 @@ class Crew:
     Args:
         resources: What the Ray cluster has; None for this process alone.
         workers: The predicting processes.
+        accelerator: Ray's name of the kind of GPU that they run on; None for any.
     """
 
     resources: Resources | None
     workers: Workers
+    accelerator: str | None = None
 
     def measure(self, probe: Probe) -> Profile:
         """Look for the fastest backend, where the model is going to run."""
@@ -141,7 +147,10 @@ class Crew:
             return function(job)
         from segbatch.inference.pipeline import call_once
 
-        return call_once(function, job, cpus=self.workers.threads or 1, use_gpu=self.workers.use_gpu)
+        workers = self.workers
+        return call_once(
+            function, job, cpus=workers.threads or 1, use_gpu=workers.use_gpu, accelerator=self.accelerator
+        )
 
 
 def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
@@ -161,5 +170,6 @@ def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
         inference = inference.model_copy(update={"use_gpu": False})
     if inference.engine == "inline":
         return Crew(None, inline_workers(inference))
-    resources = stack.enter_context(ray_session(request.address))
-    return Crew(resources, ray_workers(inference, resources))
+    accelerator = None if inference.use_gpu is False else inference.actors.accelerator
+    resources = stack.enter_context(ray_session(request.address)).with_gpus_of(accelerator)
+    return Crew(resources, ray_workers(inference, resources), accelerator)

@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segbatch.classes import NODATA
+from segbatch.classes import NODATA, ClassTable
 from segbatch.errors import SegbatchError
 from segbatch.inference.plan import ScenePlan
-from segbatch.masks import CLASS_MASK, PROBABILITIES, Pyramid, part_path, write_block, write_part
+from segbatch.masks import CLASS_MASK, PROBABILITIES, Pyramid, create_store, part_path, write_block, write_part
 from segbatch.masks.pyramid import Resampling
 
 Format = Literal["cog", "zarr"]
@@ -68,19 +68,41 @@ class BlockWriter:
     """Writes what is wanted of a block; the same bytes each time.
 
     Args:
-        masks: Folder of the class masks, whose stores are there.
+        masks: Folder of the class masks.
         formats: Files wanted of each scene.
         overviews: How the overviews of class masks are made.
-        num_classes: Number of classes.
+        classes: The class table.
+        products: What is written beside the class mask.
     """
 
     masks: Path
     formats: Sequence[Format]
     overviews: Overviews
-    num_classes: int
+    classes: ClassTable
+    products: Sequence[str] = ()
+
+    def create(self, scene: ScenePlan) -> None:
+        """Make the scene's store, where it is not there yet; several processes may do so at the same time.
+
+        Raises:
+            InputError: There is another scene's store.
+            SegbatchError: The folder cannot be written to.
+        """
+        create_store(
+            store_path(self.masks, scene.id),
+            width=scene.info.width,
+            height=scene.info.height,
+            shard=scene.shard,
+            chunk=scene.chunk,
+            classes=self.classes,
+            crs=scene.info.crs,
+            transform=scene.info.transform,
+            pixel_size_um=scene.ref.pixel_size_um,
+            products=self.products,
+        )
 
     def write(self, scene: ScenePlan, number: int, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Write a block.
+        """Write a block. The scene's store must be there.
 
         Args:
             scene: The scene's plan.
@@ -114,6 +136,6 @@ class BlockWriter:
             scene.info.width,
             scene.info.height,
             scene.shard,
-            self.num_classes if name == PROBABILITIES else 1,
+            len(self.classes) if name == PROBABILITIES else 1,
             self.overviews if name == CLASS_MASK else "average",
         )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from segbatch.classes import NODATA, ClassTable
+from segbatch.classes import NODATA
 from segbatch.errors import SegbatchError
 from segbatch.inference.files import BlockWriter, Format, cog_path, drop_parts, has_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan
@@ -17,7 +17,7 @@ from segbatch.masks import (
     read_window,
     write_cog,
 )
-from segbatch.masks.staging import remove_folder, remove_leftovers
+from segbatch.masks.staging import remove_folder
 
 
 def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
@@ -36,7 +36,7 @@ def is_finished(masks: Path, scene_id: str, formats: Sequence[Format], products:
     )
 
 
-def finish_scene(scene: ScenePlan, writer: BlockWriter, *, classes: ClassTable, products: Sequence[str] = ()) -> str:
+def finish_scene(scene: ScenePlan, writer: BlockWriter) -> str:
     """Write the scene's COGs and drop what is not wanted; may be called again after a kill.
 
     Returns:
@@ -46,12 +46,9 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter, *, classes: ClassTable, 
     try:
         clean_partial(store)
         if "cog" in writer.formats:
-            for name in (CLASS_MASK, *products):
-                cog = cog_path(masks, scene.id, name)
-                if cog.exists():
-                    remove_leftovers(cog)
-                else:
-                    _write_cog(scene, writer, name, classes)
+            for name in (CLASS_MASK, *writer.products):
+                if not cog_path(masks, scene.id, name).exists():
+                    _write_cog(scene, writer, name)
         drop_parts(masks, scene.id)
         if "zarr" not in writer.formats:
             remove_folder(store)
@@ -62,7 +59,7 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter, *, classes: ClassTable, 
     return ""
 
 
-def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str, classes: ClassTable) -> None:
+def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str) -> None:
     folder, pyramid = parts_path(writer.masks, scene.id, name), writer.pyramid(scene, name)
     empty = {
         pyramid.block_index(scene.grid[number].owned)
@@ -71,11 +68,11 @@ def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str, classes: ClassT
     }
     where = scene.info.crs, scene.info.transform, scene.ref.pixel_size_um
     if name == CLASS_MASK:
-        spec = CogSpec.class_mask(classes, *where)
+        spec = CogSpec.class_mask(writer.classes, *where)
     elif name == CONFIDENCE:
         spec = CogSpec.confidence(*where)
     else:
-        spec = CogSpec.probabilities(classes, *where)
+        spec = CogSpec.probabilities(writer.classes, *where)
     made_again: set[tuple[int, int]] = set()
     while True:
         try:

@@ -35,6 +35,12 @@ _MOST_BLOCKS = 10_000
 """Blocks of a Ray dataset. Of each Ray Data keeps some 20 kB in the driver until the dataset ends; the next one starts
 new actors, which takes them seconds."""
 
+_MOST_ITEMS = 32
+"""Items that a task takes one after the other."""
+
+_ITEM_TASKS = 256
+"""Tasks that items are shared out among, before any takes several."""
+
 _NO_LIMIT_SECONDS = 7 * 24 * 3600
 
 _Item = TypeVar("_Item")
@@ -81,14 +87,16 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
         return {"row": [""], "fatal": [fatal]}
 
     def map_some(numbers: range) -> Iterator[LedgerRow]:
-        # One row a Ray block all the way: batches are then views of shared memory, never copies.
+        # One row a Ray block all the way: batches are then views of shared memory, never copies. But for small blocks:
+        # to copy these takes less than a task for each.
+        tasks = -(-len(numbers) // bounds.group)
         rows = (
-            _numbers(numbers)
+            _numbers(numbers, bounds.group)
             .map_batches(
                 read_block,
-                batch_size=None,
+                batch_size=1,
                 num_cpus=_IO_CPUS,
-                compute=ray.data.TaskPoolStrategy(size=min(bounds.reads, len(numbers))),  # Ray warns of more
+                compute=ray.data.TaskPoolStrategy(size=min(bounds.reads, tasks)),  # Ray warns of more
             )
             .map_batches(
                 _Predict,
@@ -104,10 +112,11 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
                     enable_true_multi_threading=True,
                 ),
                 num_cpus=pool.cpus,
-                num_gpus=1 if pool.use_gpu else None,
+                num_gpus=pool.gpus if pool.use_gpu else None,
+                **({"accelerator_type": pool.accelerator} if pool.use_gpu and pool.accelerator else {}),
                 zero_copy_batch=True,
             )
-            .map_batches(write_block, batch_size=None, num_cpus=_IO_CPUS, zero_copy_batch=True)
+            .map_batches(write_block, batch_size=1, num_cpus=_IO_CPUS, zero_copy_batch=True)
         )
         for batch in rows.iter_batches(batch_size=None, prefetch_batches=0):
             for line, fatal in zip(batch["row"], batch["fatal"], strict=True):
@@ -123,7 +132,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
 
 
 def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = _IO_CPUS) -> Iterator[str]:
-    """Call a function on each item, a Ray task each, and yield the results as they come.
+    """Call a function on each item, in Ray tasks, and yield the results as they come.
 
     Args:
         function: May take as long as it needs.
@@ -133,21 +142,35 @@ def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: fl
     shared = _Shared(items)
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"result": [function(shared.get()[int(batch["number"][0])])]}
+        return {"result": [function(shared.get()[number]) for number in batch["number"].tolist()]}
 
+    # Thousands of items are small ones, and a task of Ray's takes longer than they do.
+    group = max(1, min(_MOST_ITEMS, len(items) // _ITEM_TASKS))
     with _quiet_context(_NO_LIMIT_SECONDS), _plain_errors():
-        results = _numbers(range(len(items))).map_batches(call, batch_size=None, num_cpus=cpus)
+        results = _numbers(range(len(items)), group).map_batches(call, batch_size=None, num_cpus=cpus)
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
             yield from map(str, batch["result"])
 
 
-def call_once(function: Callable[[_Item], _Value], item: _Item, *, cpus: float, use_gpu: bool) -> _Value:
+def call_once(
+    function: Callable[[_Item], _Value], item: _Item, *, cpus: float, use_gpu: bool, accelerator: str | None = None
+) -> _Value:
     """Call a function in a worker process that has what a predicting actor has.
+
+    Args:
+        function: What to call.
+        item: Its argument.
+        cpus: That the process reserves.
+        use_gpu: Whether it has a GPU, and a whole one: what is measured beside others is measured wrong.
+        accelerator: Ray's name of the kind of GPU; None for any.
 
     Raises:
         SegbatchError: As the function raises it, or in a line what went wrong on Ray.
     """
-    remote = ray.remote(num_cpus=cpus, num_gpus=1 if use_gpu else 0, max_calls=1)(function)
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": 1 if use_gpu else 0, "max_calls": 1}
+    if use_gpu and accelerator:
+        options["accelerator_type"] = accelerator
+    remote = ray.remote(**options)(function)
     try:
         result: _Value = ray.get(remote.remote(item))
     except ray.exceptions.RayTaskError as error:
@@ -192,9 +215,10 @@ def _plain_errors() -> Iterator[None]:
         raise SegbatchError(f"The work failed on Ray: {lines[-1] if lines else type(error).__name__}") from error
 
 
-def _numbers(numbers: range) -> ray.data.Dataset:
-    """Numbers, one a Ray block."""
-    return ray.data.read_datasource(_Numbers(numbers), override_num_blocks=len(numbers), num_cpus=_IO_CPUS)
+def _numbers(numbers: range, group: int) -> ray.data.Dataset:
+    """Numbers, so many a Ray block."""
+    groups = [numbers[first : first + group] for first in range(0, len(numbers), group)]
+    return ray.data.read_datasource(_Numbers(groups), override_num_blocks=len(groups), num_cpus=_IO_CPUS)
 
 
 class _Shared(Generic[_Value]):
@@ -250,27 +274,32 @@ class _Predict:
 
 
 class _Numbers(Datasource):
-    """The numbers of the pending blocks, one a Ray block: descriptors only, pixels are read downstream."""
+    """The numbers of the pending blocks, by Ray block: descriptors only, pixels are read downstream."""
 
-    def __init__(self, numbers: range) -> None:
+    def __init__(self, groups: Sequence[range]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._numbers = numbers
+        self._groups = groups
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Bytes of the numbers."""
-        return 8 * len(self._numbers)
+        return 8 * sum(map(len, self._groups))
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, *args: Any, **kwargs: Any
     ) -> list[ReadTask]:
-        """A task for each number, whatever parallelism Ray would choose."""
-        metadata = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
-        return [ReadTask(_Number(number), metadata) for number in self._numbers]
+        """A task for each group, whatever parallelism Ray would choose."""
+        return [
+            ReadTask(
+                _Group(group),
+                BlockMetadata(num_rows=len(group), size_bytes=8 * len(group), input_files=None, exec_stats=None),
+            )
+            for group in self._groups
+        ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Number:
-    number: int
+class _Group:
+    numbers: range
 
     def __call__(self) -> Iterable[pa.Table]:
-        return [pa.table({"number": [self.number]})]
+        return [pa.table({"number": list(self.numbers)})]

@@ -204,6 +204,7 @@ class WriteStage:
         self._ledger_folder = ledger
         self._ledger: LedgerWriter | None = None
         self._label_map = label_map
+        self._created: set[str] = set()
 
     def __call__(self, predicted: BlockMask) -> LedgerRow:
         """Write a block; its row is in the ledger on return."""
@@ -229,7 +230,7 @@ class WriteStage:
 
     def __getstate__(self) -> dict[str, Any]:
         # Each process that gets a copy writes a ledger file of its own.
-        return {**self.__dict__, "_ledger": None}
+        return {**self.__dict__, "_ledger": None, "_created": set()}
 
     def _write(self, plan: ScenePlan, predicted: BlockMask) -> LedgerRow:
         owned = plan.grid[predicted.block].owned
@@ -243,6 +244,10 @@ class WriteStage:
                     label = reader.read(owned)
             except InputError as problem:  # it was there when the run began
                 raise SceneReadError(str(problem)) from problem
+        if plan.id not in self._created:
+            # Here and not before the run: of ten thousand small scenes it takes as long as all else that is written.
+            self._writer.create(plan)
+            self._created.add(plan.id)
         self._writer.write(plan, predicted.block, {**predicted.arrays, CLASS_MASK: mask})
         return LedgerRow.of(
             plan.id,

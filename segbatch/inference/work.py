@@ -21,7 +21,7 @@ class Work:
         scenes: The plan.
         pending: (blocks, 2) int64: index of the scene, number of the block.
         bundle: Folder of the bundle.
-        files: Writes blocks; the stores' templates are there.
+        files: Writes blocks.
         ledger: Folder of the ledger.
         label_map: From label values to class ids.
         settings: How windows become class masks.

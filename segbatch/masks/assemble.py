@@ -21,7 +21,7 @@ from segbatch.masks import tiff
 from segbatch.masks.cog import GDAL_ERRORS, CogSpec, category_names, describing_fields
 from segbatch.masks.parts import Part, empty_part, open_part
 from segbatch.masks.pyramid import Pyramid, halved
-from segbatch.masks.staging import remove_leftovers, staging_folder, write_whole
+from segbatch.masks.staging import staging_folder, write_whole
 
 _COPY_BYTES = 1 << 20
 
@@ -67,7 +67,7 @@ def write_cog(
 
     Args:
         parts: Their folder.
-        out_path: The TIFF. One process at a time writes it; leftovers of a killed one are removed.
+        out_path: The TIFF. Of several processes that write it the last one counts; each writes the same.
         pyramid: What the parts were written with.
         spec: What the file says of its pixels.
         without_part: (row, column) of blocks known to be nodata, for which there is no part.
@@ -82,18 +82,16 @@ def write_cog(
     out_path = Path(out_path)
     sidecar = out_path.with_name(f"{out_path.name}.aux.xml")
     opened = _open_parts(Path(parts), pyramid, without_part)
-    with _errors_naming(out_path):
-        remove_leftovers(out_path)
-        with staging_folder(out_path) as folder:
-            cog = folder / "cog.tif"
-            _write_tiff(cog, opened, pyramid, describing_fields(spec), folder)
-            # The TIFF goes last: where it is, all is.
-            if spec.classes is None:
-                sidecar.unlink(missing_ok=True)
-            else:
-                write_whole(folder / "names.xml", category_names(spec.classes))
-                (folder / "names.xml").replace(sidecar)
-            cog.replace(out_path)
+    with _errors_naming(out_path), staging_folder(out_path) as folder:
+        cog = folder / "cog.tif"
+        _write_tiff(cog, opened, pyramid, describing_fields(spec), folder)
+        # The TIFF goes last: where it is, all is.
+        if spec.classes is None:
+            sidecar.unlink(missing_ok=True)
+        else:
+            write_whole(folder / "names.xml", category_names(spec.classes))
+            (folder / "names.xml").replace(sidecar)
+        cog.replace(out_path)
 
 
 def _open_parts(folder: Path, pyramid: Pyramid, without_part: Container[tuple[int, int]]) -> list[list[Part]]:

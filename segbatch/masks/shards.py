@@ -26,7 +26,7 @@ from segbatch.classes import NODATA, PROBABILITY_STEPS, ClassTable
 from segbatch.errors import InputError, SegbatchError
 from segbatch.geometry import Window
 from segbatch.masks.coordinates import coordinate_axes, spatial_reference
-from segbatch.masks.staging import PARTIAL, remove_leftovers, staging_folder, write_whole
+from segbatch.masks.staging import PARTIAL, staging_folder, write_whole
 
 CLASS_MASK = "class_mask"
 """Name of the class mask in the store."""
@@ -179,10 +179,8 @@ def read_classes(path: str | Path) -> ClassTable:
 
 
 def clean_partial(path: str | Path) -> None:
-    """Remove what killed writers left behind. Call it before the writers of a run start, not beside them."""
-    path = Path(path)
-    remove_leftovers(path)
-    for file in path.rglob(f"*{PARTIAL}"):
+    """Remove what killed writers left in a store. Call it before the writers of a run start, not beside them."""
+    for file in Path(path).rglob(f"*{PARTIAL}"):
         file.unlink(missing_ok=True)
 
 

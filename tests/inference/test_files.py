@@ -56,7 +56,7 @@ def make_writer(masks: Path, formats: Sequence[Any], overviews: Any = "mode") ->
         store_path(masks, "a"), width=130, height=96, shard=SCENE.shard, chunk=SCENE.chunk, classes=CLASSES, crs=None,
         transform=Affine.identity(), pixel_size_um=None, products=("confidence", "probabilities"),
     )  # fmt: skip
-    return BlockWriter(masks, formats, overviews, num_classes=3)
+    return BlockWriter(masks, formats, overviews, CLASSES)
 
 
 def block_of(number: int) -> dict[str, NDArray[np.uint8]]:
@@ -151,7 +151,7 @@ def test_a_block_without_products_writes_the_class_mask_alone(tmp_path: Path) ->
 
 
 def test_pyramids_are_those_of_the_products(tmp_path: Path) -> None:
-    writer = BlockWriter(tmp_path, ["cog"], "nearest", num_classes=3)
+    writer = BlockWriter(tmp_path, ["cog"], "nearest", CLASSES)
     found = {name: writer.pyramid(SCENE, name) for name in NAMES}
     assert {name: (pyramid.bands, pyramid.resampling) for name, pyramid in found.items()} == {
         "class_mask": (1, "nearest"),

@@ -19,7 +19,7 @@ from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.settings import Settings
 from segbatch.inference.work import Work
-from segbatch.masks import create_store, read_window
+from segbatch.masks import read_window
 from segbatch.models.bundle import Bundle
 from segbatch.models.card import Card
 from segbatch.scenes import SceneRef, open_scene
@@ -47,12 +47,8 @@ def make_plan(image: str, core: int, block: int, settings: Settings) -> ScenePla
 
 def work_for(folder: Path, plan: ScenePlan, settings: Settings) -> Work:
     (folder / "ledger").mkdir(parents=True)
-    create_store(
-        folder / "a.zarr", width=plan.info.width, height=plan.info.height, shard=plan.shard, chunk=plan.chunk,
-        classes=CLASSES, crs=None, transform=plan.info.transform, pixel_size_um=None, products=settings.products,
-    )  # fmt: skip
     pending = np.array([(0, block) for block in range(len(plan.grid))], np.int64)
-    files = BlockWriter(folder, ("cog", "zarr"), "mode", 5)
+    files = BlockWriter(folder, ("cog", "zarr"), "mode", CLASSES, settings.products)
     return Work((plan,), pending, "unused", files, str(folder / "ledger"), LabelMap(5), settings)
 
 
@@ -76,7 +72,7 @@ def test_the_size_of_blocks_changes_no_byte(
             name: read_window(folder / "a.zarr", plan.info.window, name).tobytes()
             for name in ("class_mask", *settings.products)
         }
-        assert finish_scene(plan, work.files, classes=CLASSES, products=settings.products) == ""
+        assert finish_scene(plan, work.files) == ""
         cogs = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.tif")}
         assert len(cogs) == len(arrays)
         return {"pixels": np.sum([row.class_pixels for row in rows], axis=0).tolist(), **arrays, **cogs}

@@ -27,7 +27,7 @@ from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.pool import Bounds, Pool
 from segbatch.inference.settings import Settings
 from segbatch.inference.work import Work
-from segbatch.masks import create_store, read_window
+from segbatch.masks import read_window
 from segbatch.models.card import read_card
 from segbatch.scenes import SceneRef, open_scene
 from segbatch.scenes.area import SceneArea
@@ -84,20 +84,7 @@ def work_for(folder: Path, scenes: tuple[ScenePlan, ...], bundle: Path, settings
     settings = settings or Settings()
     (folder / "ledger").mkdir(parents=True)
     classes = read_card(bundle).classes
-    for plan in scenes:
-        create_store(
-            folder / f"{plan.id}.zarr",
-            width=plan.info.width,
-            height=plan.info.height,
-            shard=plan.shard,
-            chunk=plan.chunk,
-            classes=classes,
-            crs=None,
-            transform=plan.info.transform,
-            pixel_size_um=None,
-            products=settings.products,
-        )
-    files = BlockWriter(folder, ("cog", "zarr"), "mode", 4)
+    files = BlockWriter(folder, ("cog", "zarr"), "mode", classes, settings.products)
     pending = np.array([(i, b) for i, plan in enumerate(scenes) for b in range(len(plan.grid))], np.int64)
     return Work(scenes, pending, str(bundle), files, str(folder / "ledger"), LabelMap(4), settings)
 
@@ -155,10 +142,24 @@ def test_a_file_that_cannot_be_written_ends_the_run_in_a_line(
     tmp_path: Path, scenes: tuple[ScenePlan, ...], tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     work = work_for(tmp_path / "run", scenes, tiny_bundle)
+    work.files.create(scenes[0])
     (tmp_path / "run" / "good.zarr" / "class_mask" / "c").write_bytes(b"in the way")
     with pytest.raises(SegbatchError, match=r"good\.zarr\S* cannot be written"):
         list(run_ray(work, POOL, BOUNDS))
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_small_blocks_that_travel_together_change_no_byte(
+    tmp_path: Path, scenes: tuple[ScenePlan, ...], tiny_bundle: Path
+) -> None:
+    """Of two scenes, one damaged; blocks of all sizes and empty ones; the last group is not full."""
+    work = {name: work_for(tmp_path / name, scenes, tiny_bundle) for name in ("inline", "ray")}
+    assert len(work["ray"].pending) % 5
+    expected = {(row.scene, row.block): what(row) for row in run_inline(work["inline"], "cpu")}
+    found = [((row.scene, row.block), what(row)) for row in run_ray(work["ray"], POOL, replace(BOUNDS, group=5))]
+    assert len(found) == len(expected)
+    assert dict(found) == expected
+    assert files_of(tmp_path / "inline") == files_of(tmp_path / "ray")
 
 
 def test_four_actors_another_order_and_more_than_one_dataset_change_no_byte(
@@ -176,7 +177,7 @@ def test_four_actors_another_order_and_more_than_one_dataset_change_no_byte(
         rows = sorted(run(replace(work, pending=pending)), key=lambda row: row.block)
         everywhere = scene.info.window
         arrays = {n: read_window(tmp_path / name / "good.zarr", everywhere, n).tobytes() for n in names}
-        assert finish_scene(scene, work.files, classes=read_card(tiny_bundle).classes, products=ALL.products) == ""
+        assert finish_scene(scene, work.files) == ""
         cogs = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.tif")}
         assert len(cogs) == 3
         return {"rows": [what(row) for row in rows], **arrays, **cogs}
@@ -232,9 +233,11 @@ def test_a_block_that_ends_each_process_is_given_up_and_the_others_are_done(
     assert not (Path(work.ledger) / "attempts").exists()
 
 
-def test_items_are_mapped_once_each() -> None:
+def test_items_are_mapped_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ray.data.DataContext.get_current().enable_progress_bars
     assert sorted(map_items(lambda item: f"<{item}>", [3, 1, 2])) == ["<1>", "<2>", "<3>"]
+    monkeypatch.setattr(pipeline, "_ITEM_TASKS", 3)
+    assert sorted(map(int, map_items(str, range(100, 111)))) == list(range(100, 111))
     assert ray.data.DataContext.get_current().enable_progress_bars == before
 
 
@@ -248,6 +251,24 @@ def test_an_unexpected_error_is_told_by_its_last_line() -> None:
 
 def test_a_function_is_called_once_in_a_worker() -> None:
     assert call_once(lambda item: item + 1, 41, cpus=0.25, use_gpu=False) == 42
+
+
+def test_actors_may_share_a_gpu_of_one_kind(scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path) -> None:
+    """What is asked of Ray: GPUs that this machine does not have would leave the run waiting."""
+    asked: list[dict[str, Any]] = []
+
+    def note(dataset: ray.data.Dataset, function: Any, **options: Any) -> ray.data.Dataset:
+        asked.append(options)
+        here = {name: value for name, value in options.items() if name not in ("num_gpus", "accelerator_type")}
+        return map_batches(dataset, function, **here)
+
+    map_batches = ray.data.Dataset.map_batches
+    shared = replace(POOL, use_gpu=True, gpus=0.5, accelerator="A100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray.data.Dataset, "map_batches", note)
+        assert len(list(run_ray(work_for(tmp_path / "run", scenes, tiny_bundle), shared, BOUNDS))) > 0
+    _, predict, _ = asked
+    assert (predict["num_gpus"], predict["accelerator_type"]) == (0.5, "A100")
 
 
 def test_what_a_called_function_says_is_said() -> None:

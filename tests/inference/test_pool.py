@@ -73,6 +73,13 @@ def test_one_block_on_many_small_nodes_can_start() -> None:
     assert plan(32, node_cpus=2) == Pool(1, 16, 1, False, 2)
 
 
+@pytest.mark.parametrize(("share", "actors"), [(1.0, 3), (0.5, 6), (0.4, 6), (0.3, 9), (0.1, 30)])
+def test_actors_share_gpus_and_none_is_spread_over_two(share: float, actors: int) -> None:
+    pool = plan(64, gpus=3, use_gpu=True, share=share, accelerator="A100")
+    assert (pool.max, pool.gpus, pool.accelerator) == (actors, share, "A100")
+    assert pool.max * pool.cpus <= 64 - 2 * IO_TASK
+
+
 pools = st.builds(
     lambda most, gpu, cpus: Pool(1, most, cpus, gpu, None, 2 if gpu else 1),
     st.integers(1, 16),
@@ -92,7 +99,7 @@ def test_blocks_on_their_way_fit_the_object_store(
     pool: Pool, cpus: int, store_mb: int, block_mb: int, more: int
 ) -> None:
     def bounds(store: int = store_mb, block: int = block_mb) -> Bounds:
-        return bound_blocks(cpus=cpus, store_bytes=store << 20, block_bytes=block << 20, pool=pool)
+        return bound_blocks(cpus=cpus, store_bytes=store << 20, block_bytes=block << 20, pool=pool, blocks=1)
 
     found = bounds()
     least = 4 * block_mb << 20
@@ -108,7 +115,7 @@ def test_blocks_on_their_way_fit_the_object_store(
 
 @given(pool=pools, cpus=st.integers(1, 64), block_mb=st.integers(1, 256))
 def test_where_there_is_room_no_actor_waits(pool: Pool, cpus: int, block_mb: int) -> None:
-    found = bound_blocks(cpus=cpus, store_bytes=1 << 50, block_bytes=block_mb << 20, pool=pool)
+    found = bound_blocks(cpus=cpus, store_bytes=1 << 50, block_bytes=block_mb << 20, pool=pool, blocks=1)
     assert found.reads == (cpus if pool.use_gpu else pool.max + 1)
     blocks = found.bytes_in_flight / (block_mb << 20)
     # As many as the actors take at a time, one waiting for each at least, and what is being read.
@@ -117,5 +124,28 @@ def test_where_there_is_room_no_actor_waits(pool: Pool, cpus: int, block_mb: int
 
 def test_bounds_of_a_small_machine() -> None:
     pool = plan(2)
-    assert bound_blocks(cpus=2, store_bytes=2 << 30, block_bytes=32 << 20, pool=pool) == Bounds(2, 7 * 32 << 20)
-    assert bound_blocks(cpus=2, store_bytes=64 << 20, block_bytes=32 << 20, pool=pool) == Bounds(1, 128 << 20)
+    assert bound_blocks(cpus=2, store_bytes=2 << 30, block_bytes=32 << 20, pool=pool, blocks=10**6) == Bounds(
+        2, 7 * 32 << 20
+    )
+    assert bound_blocks(cpus=2, store_bytes=64 << 20, block_bytes=32 << 20, pool=pool, blocks=10**6) == Bounds(
+        1, 128 << 20
+    )
+
+
+@given(pool=pools, block_kb=st.integers(1, 1 << 16), blocks=st.integers(1, 10**6))
+def test_small_blocks_travel_together_and_all_actors_have_work(pool: Pool, block_kb: int, blocks: int) -> None:
+    group = bound_blocks(cpus=4, store_bytes=1 << 40, block_bytes=block_kb << 10, pool=pool, blocks=blocks).group
+    assert 1 <= group <= 32
+    assert group == 1 or group * block_kb <= 8 << 10
+    assert group == 1 or group * pool.max * 8 <= blocks
+
+
+def test_how_many_travel_together() -> None:
+    def group(block_bytes: int, blocks: int) -> int:
+        return bound_blocks(cpus=2, store_bytes=2 << 30, block_bytes=block_bytes, pool=plan(2), blocks=blocks).group
+
+    assert group(256 << 10, 10_000) == 32
+    assert group(1 << 20, 10_000) == 8
+    assert group(64 << 20, 10_000) == 1
+    assert group(256 << 10, 100) == 12
+    assert group(256 << 10, 7) == 1

@@ -20,7 +20,7 @@ from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.settings import Settings
 from segbatch.inference.work import Work
-from segbatch.masks import create_store, read_window
+from segbatch.masks import read_window
 from segbatch.models.bundle import Bundle
 from segbatch.models.card import Card
 from segbatch.scenes import SceneRef, open_scene
@@ -82,20 +82,7 @@ def work_for(
 ) -> Work:
     settings = settings or Settings()
     (tmp_path / "ledger").mkdir(parents=True, exist_ok=True)
-    for plan in plans:
-        create_store(
-            tmp_path / f"{plan.id}.zarr",
-            width=plan.info.width,
-            height=plan.info.height,
-            shard=plan.shard,
-            chunk=plan.chunk,
-            classes=CLASSES,
-            crs=plan.info.crs,
-            transform=plan.info.transform,
-            pixel_size_um=None,
-            products=settings.products,
-        )
-    files = BlockWriter(tmp_path, ["zarr"], "mode", 5)
+    files = BlockWriter(tmp_path, ["zarr"], "mode", CLASSES, settings.products)
     pending = np.array([(i, b) for i, plan in enumerate(plans) for b in range(len(plan.grid))], np.int64)
     return Work(plans, pending, "unused", files, str(tmp_path / "ledger"), label_map or LabelMap(5), settings)
 
@@ -234,6 +221,7 @@ def test_labels_are_compared_by_their_values(tmp_path: Path, make_raster: MakeRa
 def test_a_full_disk_ends_the_run(tmp_path: Path, make_raster: MakeRaster) -> None:
     plan = make_plan(make_raster(tmp_path / "a.tif", np.ones((2, 40, 40), np.uint8)))
     work = work_for(tmp_path, plan)
+    work.files.create(plan)
     (tmp_path / "a.zarr" / "class_mask" / "c").write_bytes(b"in the way")
     with pytest.raises(SegbatchError, match=r"a\.zarr.* cannot be written"):
         run(work)
@@ -346,7 +334,7 @@ def test_georeferenced_stores_lie_where_the_scene_lies(tmp_path: Path, make_rast
 
     at = Affine(0.5, 0, 432100.25, 0, -0.5, 5123456.75)
     plan = make_plan(make_raster(tmp_path / "a.tif", np.ones((2, 30, 40), np.uint8), crs="EPSG:25832", transform=at))
-    work_for(tmp_path, plan)
+    work_for(tmp_path, plan).files.create(plan)
     with xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as store:
         assert Affine.from_gdal(*map(float, store["spatial_ref"].attrs["GeoTransform"].split())) == at
         np.testing.assert_allclose(store["x"][[0, -1]], [432100.5, 432100.25 + 19.75])
