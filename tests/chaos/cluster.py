@@ -75,7 +75,7 @@ class Cluster:
         try:
             self._head = self._start(
                 self.head_place, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false",
-                f"--ray-client-server-port={_free_port()}", f"--temp-dir={self._temporary}",
+                f"--ray-client-server-port={_free_port()}",
             )  # fmt: skip
             found = re.search(r"Local node IP: (\S+)", _plain(self._head.said))
             self.address = f"{self.head_place.ip or (found.group(1) if found else '127.0.0.1')}:{port}"
@@ -132,8 +132,8 @@ class Cluster:
         log = self.folder / f"{len(self._commands)}.log"
         command = Command(
             [
-                *place.prefix, _RAY, "start", "--block", *words, f"--object-store-memory={_STORE_BYTES}",
-                f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats",
+                *place.prefix, _RAY, "start", "--block", *words, f"--temp-dir={self._temporary}",
+                f"--object-store-memory={_STORE_BYTES}", f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats",
                 *([f"--node-ip-address={place.ip}"] if place.ip else []),
             ],
             environment(self.notes) | _QUICK_TO_MISS,

@@ -37,8 +37,7 @@ class OnCluster(Fault):
     def begin(self) -> None:
         """See `Fault.begin`."""
         self.cluster.complete()
-        self._begun = self.cluster.notes / "begun"
-        self._begun.unlink(missing_ok=True)
+        (self.cluster.notes / "begun").unlink(missing_ok=True)
 
     def wrong(self) -> list[str]:
         """See `Fault.wrong`; of the command's processes on the cluster none may go on."""
@@ -49,8 +48,9 @@ class OnCluster(Fault):
 
     def end(self) -> None:
         """See `Fault.end`."""
-        if self._begun.exists():
-            self._begun.rename(self.notes / "begun")
+        begun = self.cluster.notes / "begun"
+        if begun.exists():
+            begun.rename(self.notes / "begun")
 
 
 class Worker(OnCluster):

@@ -31,6 +31,7 @@ def environment(notes: Path | None, run: Path | None = None) -> dict[str, str]:
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "SPT_NOENV": "1",  # the titles of Ray's workers would be written over their environment, and so over the mark
         **({"SEGBATCH_CHAOS_NOTES": str(notes)} if notes else {}),
         **({"SEGBATCH_CHAOS_RUN": str(run.absolute())} if run else {}),
     }
