@@ -133,8 +133,8 @@ class Cluster:
         command = Command(
             [
                 *place.prefix, _RAY, "start", "--block", *words, f"--temp-dir={self._temporary}",
-                f"--object-store-memory={_STORE_BYTES}", f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats",
-                *([f"--node-ip-address={place.ip}"] if place.ip else []),
+                f"--object-store-memory={_STORE_BYTES}", f"--dashboard-agent-listen-port={_free_port()}",
+                "--disable-usage-stats", *([f"--node-ip-address={place.ip}"] if place.ip else []),
             ],
             environment(self.notes) | _QUICK_TO_MISS,
             log,
