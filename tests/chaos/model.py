@@ -13,7 +13,10 @@ from segbatch.models.card import Card
 NUM_CLASSES = 4
 HALO = 16
 
-_TAPS = 2
+_STEP = 1 / 64
+"""Of pixels, which are whole numbers, divided by their standard deviation."""
+
+_TAPS = 4
 """Weights of an output channel that are not 0: with few of them numbers do not outgrow float32's 24 bits."""
 
 
@@ -54,11 +57,18 @@ def _make_exact(layer: torch.nn.Conv2d, rng: np.random.Generator) -> None:
 
 
 def _check_exact(model: torch.nn.Module) -> None:
+    """Every number on the way is a multiple of `_STEP` that float32 holds, so that no sum is ever rounded."""
+
+    def check(layer: torch.nn.Module, seen: object, made: torch.Tensor) -> None:
+        steps = made / _STEP
+        assert torch.equal(steps, steps.round())
+        assert steps.abs().max() < 2**20
+
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d)]
+    hooks = [layer.register_forward_hook(check) for layer in layers]
     pixels = torch.randint(0, 256, (1, 3, 96, 96), generator=torch.Generator().manual_seed(1))
-    seen = (pixels - 128) / 64
     with torch.inference_mode():
-        narrow = model(seen.float()).double()
-        wide = model.double()(seen.double())
-    model.float()
-    assert torch.equal(narrow, wide), "float32 does not hold the sums of this network"
-    assert len(torch.unique(wide.argmax(1))) > 1
+        classes = model((pixels - 128) / 64).argmax(1)
+    for hook in hooks:
+        hook.remove()
+    assert len(torch.unique(classes)) > 1
