@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from segbatch.errors import SegbatchError
 from segbatch.evaluation import confusion_matrix, count_values
 from segbatch.masks.staging import write_whole
 
@@ -140,11 +141,18 @@ class LedgerWriter:
         self._path = Path(folder) / f"{uuid.uuid4().hex}.jsonl"
 
     def append(self, row: LedgerRow) -> None:
-        """Add a row; on return it is on the disk."""
-        with open(self._path, "ab") as file:
-            file.write(row.to_line())
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a row; on return it is on the disk.
+
+        Raises:
+            SegbatchError: The file cannot be written.
+        """
+        try:
+            with open(self._path, "ab") as file:
+                file.write(row.to_line())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SegbatchError(f"{self._path} cannot be written: {error.strerror or error}.") from error
 
 
 def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:

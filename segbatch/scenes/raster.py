@@ -33,6 +33,16 @@ _GDAL_OPTIONS = {
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
 
+_WEB_OPTIONS = {
+    # By itself GDAL waits for ever for a server that has stopped answering, and asks none a second time.
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+"""What a user's environment does not say otherwise, in seconds and bytes a second."""
+
 
 _SMALL_CACHE_BYTES = 64 * 2**20
 
@@ -62,7 +72,7 @@ class RasterScene:
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")
         try:
-            with rasterio.Env(**_GDAL_OPTIONS):
+            with rasterio.Env(**_gdal_options()):
                 self._file = rasterio.open(uri)
                 self._dataset = self._file if grid is None else _resampled(self._file, grid)
         except GDAL_ERRORS as error:
@@ -107,7 +117,7 @@ class RasterScene:
 
     def _read(self, bands: Sequence[int], window: RasterioWindow, shape: tuple[int, int]) -> Pixels:
         try:
-            with rasterio.Env(**_GDAL_OPTIONS):
+            with rasterio.Env(**_gdal_options()):
                 values = self._dataset.read(
                     list(bands), window=window, out_shape=(len(bands), *shape), resampling=Resampling.nearest
                 )
@@ -135,6 +145,10 @@ class RasterScene:
     @property
     def _flags(self) -> list[MaskFlags]:
         return self._dataset.mask_flag_enums[0]
+
+
+def _gdal_options() -> dict[str, str]:
+    return _GDAL_OPTIONS | {name: value for name, value in _WEB_OPTIONS.items() if name not in os.environ}
 
 
 def _resampled(file: rasterio.DatasetReader, grid: SceneInfo) -> WarpedVRT:

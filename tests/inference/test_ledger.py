@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
+from segbatch.errors import SegbatchError
 from segbatch.inference.ledger import LedgerRow, LedgerWriter, forget_scenes, read_ledger
 
 
@@ -114,3 +115,11 @@ def test_scenes_are_forgotten_for_good(tmp_path: Path) -> None:
     assert sorted(read_ledger(tmp_path)) == [("b", 0), ("b", 1)]
     assert (untouched.stat().st_ino, untouched.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is needed")
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = LedgerWriter(tmp_path)
+    monkeypatch.setattr(writer, "_path", Path("/dev/full"))
+    with pytest.raises(SegbatchError, match=r"^/dev/full cannot be written: No space left on device\.$"):
+        writer.append(done())
