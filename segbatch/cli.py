@@ -14,6 +14,7 @@ from segbatch import __version__
 from segbatch.bench.app import app as bench
 from segbatch.commands.show import print_lines, show, show_new
 from segbatch.errors import SegbatchError, root_message
+from segbatch.redaction import redact
 from segbatch.submit.app import add_submit
 
 if TYPE_CHECKING:
@@ -385,18 +386,23 @@ def main(arguments: list[str] | None = None) -> None:
         raise
     except SegbatchError as error:
         if debug:
-            traceback.print_exc()
-        print(f"Error: {error}", file=sys.stderr)
+            _complain(traceback.format_exc())
+        _complain(f"Error: {error}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if debug:
-            raise
-        print(f"Error: {root_message(error)}\nAdd --debug for the traceback.", file=sys.stderr)
+        _complain(
+            traceback.format_exc() if debug else f"Error: {root_message(error)}\nAdd --debug for the traceback.\n"
+        )
         sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    """Tracebacks are written here, too: Python would show the secrets of addresses in them."""
+    sys.stderr.write(redact(text))
 
 
 def _load(path: Path, overrides: list[str] | None) -> "RunConfig":

@@ -131,6 +131,9 @@ def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Itera
     local = address == "local" or (address == "auto" and not os.environ.get("RAY_ADDRESS"))
     # Ray's core prints its notices to the terminal, which may be a job's log, past Python's logging.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if local:
+        # What Ray does on other systems: all its servers listen on the loopback interface, and nobody else is let in.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     # It takes seconds, and Ray's start is mostly waiting for other processes.
@@ -138,7 +141,9 @@ def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Itera
     importing.start()
     mine = not ray.is_initialized()
     if mine:
-        where: dict[str, Any] = {"address": "local", "include_dashboard": False} if local else {}
+        where: dict[str, Any] = {}
+        if local:
+            where = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         if simulated is not None:
             where["num_cpus"], where["num_gpus"] = simulated
         if not local and address != "auto":
@@ -212,15 +217,20 @@ def terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def node_resources() -> list[dict[str, float]]:
+    """All that each living node of the cluster has at present, taken or free, by Ray's names of resources."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def resources(local: bool) -> Resources:
     """What the cluster that this process has joined has at present.
 
     Args:
         local: Whether it is this machine alone.
     """
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = node_resources()
     return Resources(
         nodes=tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive),
         local=local,

@@ -13,6 +13,7 @@ PACKAGE = CHECKOUT / "segbatch"
 
 ROOMS = (
     "errors",
+    "redaction",
     "classes",
     "config",
     "geometry",
@@ -37,6 +38,7 @@ RAY_MODULES = {
     "inference/pipeline.py",
     "training/trainer.py",
     "training/crew.py",
+    "training/loopback.py",
     "training/search.py",
     "training/trial.py",
     "runtime.py",
@@ -48,6 +50,7 @@ RAY_MODULES = {
 
 THIRD_PARTY = {
     "errors": set(),
+    "redaction": set(),
     "classes": {"numpy"},
     "geometry": {"numpy", "affine"},
     "evaluation": {"numpy"},
@@ -56,6 +59,7 @@ THIRD_PARTY = {
 
 LIGHT_ROOMS = {
     "errors",
+    "redaction",
     "classes",
     "config",
     "geometry",

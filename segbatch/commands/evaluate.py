@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from segbatch.classes import ClassTable, LabelMap
@@ -109,7 +108,7 @@ def _evaluate(
         classes=table,
         label_map=values,
         scenes=tuple(
-            SceneRecord.of(ref, info, image=None, mask=Path(ref.image), blocks=len(grid))
+            SceneRecord.of(ref, info, image=None, mask=ref.image, blocks=len(grid))
             for ref, info, grid in zip(refs, infos, grids, strict=True)
         ),
         nodata=None,

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,7 @@ from segbatch import __version__
 from segbatch.errors import InputError
 from segbatch.masks import CONFIDENCE, PROBABILITIES
 from segbatch.masks.staging import PARTIAL, remove_folder, write_whole
+from segbatch.redaction import redact_all
 
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for what `ray job submit` starts."""
@@ -100,6 +102,11 @@ class RunFolder:
         return self.path / "report"
 
     @property
+    def usage(self) -> Path:
+        """What the calls of the run's commands have taken; see `segbatch.commands.usage`."""
+        return self.path / "usage.json"
+
+    @property
     def _json(self) -> Path:
         return self.path / "run.json"
 
@@ -155,6 +162,17 @@ class RunFolder:
         versions = {"segbatch": __version__, "python": platform.python_version(), **packages}
         write_json(self._json, {**self.read(), "versions": versions, **sections})
 
+    def calls(self) -> list[dict[str, Any]]:
+        """What each call of the run's commands has taken; empty where nothing is known of it."""
+        try:
+            return [dict(call) for call in json.loads(self.usage.read_text(encoding="utf-8"))["calls"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def write_calls(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Write down what each call has taken, atomically."""
+        write_json(self.usage, {"calls": calls})
+
     def refuse_foreign(self) -> None:
         """Make sure that what stands where a run's files go is a run's, so that it may be cleared.
 
@@ -174,6 +192,7 @@ class RunFolder:
             (self.report, mapped or "training" in content),
             (self.index, mapped),
             (self.runs, mapped),
+            (self.usage, mapped or "training" in content or "tune" in content),
         ):
             if folder.exists() and not ours:
                 raise InputError(
@@ -188,6 +207,7 @@ class RunFolder:
         for folder in (self.training, self.bundle, self.tensorboard, self.samples, *found):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
+        self.usage.unlink(missing_ok=True)
         self.clear_mapping()
 
     def clear_mapping(self) -> None:
@@ -200,7 +220,9 @@ class RunFolder:
             table.unlink(missing_ok=True)
         for model in self.path.glob("model-int8-*.onnx"):
             model.unlink()
-        self.update(mapping=None, evaluation=None)
+        if self.usage.exists():
+            self.write_calls([call for call in self.calls() if call.get("step") != "mapping"])
+        self.update(mapping=None, evaluation=None, cost=None)
 
 
 def refuse_relative(output: Path) -> None:
@@ -217,5 +239,5 @@ def refuse_relative(output: Path) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file that appears whole or not at all."""
-    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+    """Write a JSON file that appears whole or not at all, without secrets of addresses."""
+    write_whole(path, (json.dumps(redact_all(data), indent=2) + "\n").encode())

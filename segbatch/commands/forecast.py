@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from segbatch.commands.account import run_kind
 from segbatch.commands.choose import taken_bytes
+from segbatch.commands.cost import estimate, find_prices
 from segbatch.commands.plan import Plan
 from segbatch.commands.progress import duration
+from segbatch.commands.record import scene_km2
 from segbatch.commands.request import Request
-from segbatch.commands.workers import Workers, planned_workers
+from segbatch.commands.usage import Usage
+from segbatch.commands.workers import Workers, planned_workers, this_machine
 from segbatch.inference.plan import Costs, costs
 from segbatch.inference.tuning import seconds_for
 from segbatch.models.profile import PastRun, kind, read_profile
@@ -86,6 +89,7 @@ def plan_lines(request: Request, planned: Plan) -> Lines:
         ("peak memory", f"about {_bytes(round(expected.actor_bytes))} a predicting process, "
                         f"{_bytes(round(expected.reader_bytes))} a reading one"),
         ("time", _time_line(expected)),
+        *_cost_lines(request, planned, expected),
     ]  # fmt: skip
 
 
@@ -132,6 +136,17 @@ def _time_line(expected: Forecast) -> str:
     if expected.seconds is None:
         return "not known yet: no long run on this machine has measured the bundle"
     return f"{duration(expected.seconds)} on this machine ({expected.basis}), if every pixel is valid"
+
+
+def _cost_lines(request: Request, planned: Plan, expected: Forecast) -> Lines:
+    """What this machine costs in that time; nothing without prices."""
+    prices = find_prices(request.config)
+    if prices is None:
+        return []
+    if expected.seconds is None:
+        return [("cost", "not known yet, as the time is not")]
+    areas = [scene_km2(scene.info, scene.area) for scene in planned.scenes]
+    return [("cost", estimate(prices, Usage.of(this_machine(), expected.seconds), areas))]
 
 
 def _bytes(count: float) -> str:

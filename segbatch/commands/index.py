@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from segbatch.commands.folder import RunFolder
 from segbatch.errors import InputError
 from segbatch.masks.staging import write_whole
+from segbatch.redaction import redact_all
 
 Status = Literal["mapped", "changed", "failed", "vanished"]
 """mapped: the class mask is that of the file. changed: the file changed while it was read, and the next run maps it.
@@ -149,7 +150,7 @@ class Index:
 
     def save(self, folder: RunFolder) -> None:
         """Write it, and the two tables that people read."""
-        write_whole(folder.ledger / _FILE, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        write_whole(folder.ledger / _FILE, (json.dumps(redact_all(self.to_json()), indent=1) + "\n").encode())
         fields = list(SceneEntry("", "", "mapped", "", None, -1, -1, "", None, "", None, 0, {}).row)
         _write_table(folder.index, fields, (scene.row for scene in self.scenes))
         _write_table(folder.runs, list(RunEntry.__dataclass_fields__), (asdict(run) for run in self.runs))
@@ -169,5 +170,5 @@ def _write_table(path: Path, fields: Sequence[str], rows: Iterable[dict[str, Any
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(redact_all, rows))
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))

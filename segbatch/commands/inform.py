@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from segbatch.commands.cost import cost_facts
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
 from segbatch.commands.progress import halo_sentence
@@ -106,6 +107,7 @@ def _run(path: Path) -> Lines:
     if mapping:
         lines.append(("mapping", mapping["state"]))
         lines += [("blocks", _blocks(folder))] if RunRecord.is_in(folder) else []
+    lines += cost_facts(content["cost"]) if content.get("cost") else []
     lines += _schedule(Index.load(folder)) if Index.is_in(folder) else []
     metrics = folder.report / "metrics.json"
     if metrics.is_file():

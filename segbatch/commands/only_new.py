@@ -32,6 +32,7 @@ from segbatch.commands.record import RunRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
 from segbatch.commands.split import warn_of_known
+from segbatch.commands.usage import metered
 from segbatch.commands.workers import Crew, find_crew
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.finish import is_finished
@@ -113,7 +114,7 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     adoption = conclude(request, index, begun, found, stamps, problems)
     adoption.write(folder, whole_record(request, found, adoption.index))
     adopt(folder)
-    document = report(folder)
+    document = report(folder, request.refs)
     discard(folder, unfinished=bool(problems))
     if problems:
         raise SegbatchError("\n".join(problems))
@@ -181,7 +182,8 @@ def _map(request: Request, found: Found, crew: Crew, clock: dict[str, float]) ->
     beside = replace(request, folder=staged, refs=[scene.ref for scene in found.todo])
     if planned.choice.settings.precision == "int8":
         shutil.copyfile(int8_path(request, planned.choice), int8_path(beside, planned.choice))
-    problems, last = map_scenes(beside, planned, crew, clock)
+    with metered(request.folder, "mapping", crew.held, clock["start"]):
+        problems, last = map_scenes(beside, planned, crew, clock)
     if not problems:
         remember(beside, planned, crew.workers, last)
     return problems

@@ -13,6 +13,7 @@ import numpy as np
 
 from segbatch.commands.account import Account, remember
 from segbatch.commands.choose import Choice, choose, int8_path, quantization, touched_bytes, with_wishes
+from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
 from segbatch.commands.plan import Opened, Plan, open_request
@@ -22,6 +23,7 @@ from segbatch.commands.report import report
 from segbatch.commands.request import Request
 from segbatch.commands.resume import claim, known_tallies, pending_blocks, unfinished_scenes
 from segbatch.commands.split import warn_of_known
+from segbatch.commands.usage import metered
 from segbatch.commands.workers import Crew, Workers, find_crew, pool_for
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.files import BlockWriter, store_path
@@ -115,15 +117,18 @@ def _done_already(request: Request, planned: Plan) -> dict[str, Any] | None:
     blocks = sum(len(scene.grid) for scene in planned.scenes)
     say(f"{folder.path}: all {counted(blocks, 'block')} are done already.")
     folder.sweep()
-    document = report(folder)
+    if find_prices(request.config) is not None:
+        folder.update(config=request.config)  # prices may have come, or changed, since
+    document = report(folder, request.refs)
     _set_state(folder, document)  # a kill may have come between the last file and run.json
     return document
 
 
 def _map(request: Request, planned: Plan, crew: Crew, clock: dict[str, float]) -> dict[str, Any]:
     """Do what is left of a plan, and report."""
-    problems, last = map_scenes(request, planned, crew, clock)
-    document = report(request.folder)
+    with metered(request.folder, "mapping", crew.held, clock["start"]):
+        problems, last = map_scenes(request, planned, crew, clock)
+    document = report(request.folder, request.refs)
     _set_state(request.folder, document, last=last, **({"state": "failed"} if problems else {}))
     if problems:
         raise SegbatchError("\n".join(problems))
@@ -319,4 +324,6 @@ def scene_record(request: Request, scene: ScenePlan) -> SceneRecord:
     """What the report needs to know of a scene."""
     folder = request.folder
     mask = mask_path(folder.masks, scene.id, request.inference.format).relative_to(folder.path)
-    return SceneRecord.of(scene.ref, scene.info, image=scene.info.uri, mask=mask, blocks=len(scene.grid))
+    return SceneRecord.of(
+        scene.ref, scene.info, image=scene.info.uri, mask=mask, blocks=len(scene.grid), area=scene.area
+    )

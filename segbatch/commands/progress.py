@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from segbatch.redaction import redact
+
 _SECONDS_BETWEEN_LINES = 5.0
 _MOST_POINTS = 6
 
@@ -15,8 +17,8 @@ out = Console(highlight=False)
 
 
 def say(message: str) -> None:
-    """One line of progress."""
-    console.print(message, markup=False)
+    """One line of progress, without secrets of addresses."""
+    console.print(redact(message), markup=False)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A run's record: what its ledger's rows are about. With it, a report needs nothing but the run's folder."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,8 +10,14 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder, write_json
 from segbatch.errors import InputError
 from segbatch.scenes import SceneInfo, SceneRef
+from segbatch.scenes.area import SceneArea
 
 _FILE = "scenes.json"
+
+_EARTH_RADIUS = 6_371_007.2
+"""Metres; of the sphere that has the ellipsoid's surface."""
+
+_LATITUDES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +29,13 @@ class SceneRecord:
         group: What the scene belongs to, or None.
         image: Path or URL of the image, or None where only a class mask was given.
         label: Path or URL of the label, or None.
-        mask: Path of the class mask.
+        mask: Path or URL of the class mask.
         width: Columns.
         height: Rows.
         blocks: Rows that it has in the ledger when it is done.
         pixel_area_m2: Square metres a pixel, or None.
         pixel_size_um: Micrometres a pixel, or None.
+        km2: Square kilometres that are mapped of it, or None.
     """
 
     id: str
@@ -40,10 +48,20 @@ class SceneRecord:
     blocks: int
     pixel_area_m2: float | None
     pixel_size_um: float | None
+    km2: float | None = None
 
     @classmethod
-    def of(cls, ref: SceneRef, info: SceneInfo, *, image: str | None, mask: Path, blocks: int) -> Self:
-        """The record of a scene."""
+    def of(
+        cls,
+        ref: SceneRef,
+        info: SceneInfo,
+        *,
+        image: str | None,
+        mask: Path | str,
+        blocks: int,
+        area: SceneArea | None = None,
+    ) -> Self:
+        """The record of a scene; ``area`` is the part of it that is mapped, None for all of it."""
         return cls(
             id=ref.id,
             group=ref.group,
@@ -55,6 +73,7 @@ class SceneRecord:
             blocks=blocks,
             pixel_area_m2=pixel_area(info),
             pixel_size_um=ref.pixel_size_um,
+            km2=scene_km2(info, area),
         )
 
 
@@ -145,3 +164,31 @@ def pixel_area(info: SceneInfo) -> float | None:
     if not crs.is_projected:
         return None
     return float(abs(info.transform.determinant) * crs.linear_units_factor[1] ** 2)
+
+
+def scene_km2(info: SceneInfo, area: SceneArea | None = None) -> float | None:
+    """About how many square kilometres a scene shows; None without a map.
+
+    Args:
+        info: Of the scene.
+        area: The part of it that counts; None for all of it.
+    """
+    each = pixel_area(info) or _mean_pixel_area(info)
+    pixels = info.window.area if area is None else area.pixels(info.window)
+    return None if each is None else each * pixels / 1e6
+
+
+def _mean_pixel_area(info: SceneInfo) -> float | None:
+    """Square metres a pixel of a scene with a geographic CRS in the mean, on a sphere; None for other scenes."""
+    if info.crs is None:
+        return None
+    from rasterio.crs import CRS
+
+    crs = CRS.from_wkt(info.crs)
+    if not crs.is_geographic:
+        return None
+    unit = crs.units_factor[1]  # radians
+    rows = ((row + 0.5) * info.height / _LATITUDES for row in range(_LATITUDES))
+    latitudes = ((info.transform @ (info.width / 2, row))[1] * unit for row in rows)
+    shrink = sum(max(0.0, math.cos(latitude)) for latitude in latitudes) / _LATITUDES
+    return float(abs(info.transform.determinant) * unit**2 * _EARTH_RADIUS**2 * shrink)

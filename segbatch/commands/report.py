@@ -1,12 +1,14 @@
 """Build a run's report from its folder: record and ledger, and what a training left."""
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segbatch.classes import ClassTable
+from segbatch.commands.cost import cost_facts, run_cost
 from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
@@ -14,8 +16,10 @@ from segbatch.commands.lock import hold
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.samples import read_samples
 from segbatch.inference.tally import SceneTally, tally_ledger
+from segbatch.redaction import redact
 from segbatch.report.summary import RunSummary, SceneResult, Schedule
 from segbatch.report.write import write_report, write_training_report
+from segbatch.scenes import SceneRef
 
 
 def rebuild(folder: RunFolder) -> dict[str, Any] | None:
@@ -37,12 +41,19 @@ def rebuild(folder: RunFolder) -> dict[str, Any] | None:
         return report(folder)
     content = folder.read()
     classes = ClassTable.from_json(content["config"]["classes"])
-    write_training_report(RunSummary(name=str(content["name"]), classes=classes, scenes=(), **told), folder.report)
+    cost = run_cost(folder)
+    facts = tuple(cost_facts(cost)) if cost else ()
+    summary = RunSummary(name=str(content["name"]), classes=classes, scenes=(), facts=facts, cost=cost, **told)
+    write_training_report(summary, folder.report)
     return None
 
 
-def report(folder: RunFolder) -> dict[str, Any]:
+def report(folder: RunFolder, refs: Iterable[SceneRef] = ()) -> dict[str, Any]:
     """Sum the ledger's rows and write the report.
+
+    Args:
+        folder: The run's.
+        refs: Scenes of the run, for pictures of those whose addresses have secrets: the folder keeps none.
 
     Returns:
         The content of metrics.json.
@@ -50,13 +61,21 @@ def report(folder: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: The folder holds no run that has mapped or evaluated anything.
     """
-    record = RunRecord.load(folder)
+    record, given = RunRecord.load(folder), {ref.id: ref for ref in refs}
     tallies = tally_ledger(folder.ledger, record.blocks, len(record.classes))
+    scenes = tuple(
+        _result(folder.path, _readable(scene, given.get(scene.id)), tallies[scene.id]) for scene in record.scenes
+    )
+    mapped = [scene for scene, result in zip(record.scenes, scenes, strict=True) if result.error is None]
+    cost = run_cost(folder, mapped)
+    if cost is not None:
+        folder.update(cost=cost)
     summary = RunSummary(
         name=record.name,
         classes=record.classes,
-        scenes=tuple(_result(folder.path, scene, tallies[scene.id]) for scene in record.scenes),
-        facts=record.facts,
+        scenes=scenes,
+        facts=(*record.facts, *(cost_facts(cost) if cost else ())),
+        cost=cost,
         schedule=_schedule(folder),
         **_training(folder),
     )
@@ -81,9 +100,17 @@ def _training(folder: RunFolder) -> dict[str, Any]:
     return {"training": rows, "steps": course.steps, "samples": read_samples(folder)}
 
 
+def _readable(scene: SceneRecord, ref: SceneRef | None) -> SceneRecord:
+    """A scene's record with addresses that can be read."""
+    if ref is None or scene.image != redact(ref.image) or scene.label != (ref.label and redact(ref.label)):
+        return scene
+    return replace(scene, image=ref.image, label=ref.label)
+
+
 def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
     """What is known of a scene; one that is not whole has failed and says why."""
-    mask = run / scene.mask  # an absolute path stays what it is
+    elsewhere = "://" in scene.mask or scene.mask.startswith("/vsi")
+    mask = scene.mask if elsewhere else str(run / scene.mask)  # an absolute path stays what it is
     error = tally.error
     if error is not None:
         if scene.blocks > 1:
@@ -91,14 +118,14 @@ def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
     elif not tally.is_whole:
         left = scene.blocks - np.count_nonzero(tally.done)
         error = f"{left} of {scene.blocks} blocks are still to do: run the command again."
-    elif not mask.exists():
+    elif not elsewhere and not Path(mask).exists():
         error = f"{mask} was not written: run the command again."
     return SceneResult(
         id=scene.id,
         group=scene.group,
         image=scene.image,
         label=scene.label,
-        mask=None if error else str(mask),
+        mask=None if error else mask,
         width=scene.width,
         height=scene.height,
         pixel_area_m2=scene.pixel_area_m2,

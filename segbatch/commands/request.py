@@ -13,7 +13,7 @@ from segbatch.errors import InputError
 from segbatch.inference.settings import Product
 from segbatch.models.card import Card, read_card
 from segbatch.scenes import SceneRef
-from segbatch.scenes.catalog import list_scenes, resolve
+from segbatch.scenes.catalog import list_scenes, name_of, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRe
         InputError: There are not as many labels as scenes.
     """
     if len(labels) == 1 and "{name}" in labels[0]:
-        labels = [labels[0].replace("{name}", Path(ref.image).stem) for ref in refs]
+        labels = [labels[0].replace("{name}", name_of(ref.image)) for ref in refs]
     if labels and len(labels) != len(refs):
         raise InputError(
             f"{counted(len(refs), 'scene')} but {counted(len(labels), 'label')}: give one --label for each scene, "

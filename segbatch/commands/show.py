@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbatch.errors import FolderInUseError, InputError
+from segbatch.redaction import redact
 
 if TYPE_CHECKING:
     from segbatch.commands.only_new import Outcome
@@ -57,9 +58,9 @@ def show_new(command: "Callable[[], Outcome]", folder: Path, overwrite: bool) ->
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
+    """Print names and values in two columns, without secrets of addresses."""
     from segbatch.commands.progress import out
 
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        out.print(f"{name:<{width}}  {value}", soft_wrap=True, markup=False)
+        out.print(f"{name:<{width}}  {redact(value)}", soft_wrap=True, markup=False)

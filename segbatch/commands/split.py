@@ -16,6 +16,7 @@ from segbatch.commands.scenes import check_alike, check_all, open_role
 from segbatch.config import Role, RunConfig, Training
 from segbatch.errors import InputError
 from segbatch.geometry import Window
+from segbatch.redaction import redact
 from segbatch.scenes import LabelReader
 from segbatch.scenes.atlas import Part
 from segbatch.scenes.catalog import WINDOW_COLUMNS, SceneRef, read_table
@@ -98,7 +99,8 @@ def split_table(config: RunConfig, scenes: Labelled) -> bytes:
             ref, window = part.ref, part.window
             place = window.col_off, window.row_off, window.width, window.height
             group = ref.group if grouped else None
-            writer.writerow([ref.image, ref.label, group, ref.pixel_size_um, role, *place])
+            image, label = redact(ref.image), redact(ref.label or "")
+            writer.writerow([image, label, group, ref.pixel_size_um, role, *place])
     return text.getvalue().encode()
 
 
@@ -114,7 +116,7 @@ def warn_of_known(refs: Sequence[SceneRef], split: Path) -> None:
     known: set[str] = set()
     with suppress(InputError):
         known = {ref.image for ref in read_table(str(split))}
-    names = [ref.id for ref in refs if ref.label is not None and ref.image in known]
+    names = [ref.id for ref in refs if ref.label is not None and redact(ref.image) in known]
     if names:
         say(
             f"Warning: the model was trained or validated on {_listed(names)}: "

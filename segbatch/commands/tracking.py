@@ -6,7 +6,6 @@ address that is shown here tells one.
 
 import json
 import os
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from segbatch.commands.folder import RunFolder
 from segbatch.commands.progress import counted, say
 from segbatch.config import RunConfig
 from segbatch.errors import InputError
+from segbatch.redaction import redact
 
 _PARAMS_A_CALL = 100
 _LONGEST_PARAM = 500
@@ -164,15 +164,10 @@ def parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((f"{key}.{inner}", text) for inner, text in parameters(value))
         else:
             text = value if isinstance(value, str) else json.dumps(value)
-            yield key, without_secrets(text)[:_LONGEST_PARAM]
-
-
-def without_secrets(text: str) -> str:
-    """A text whose URLs have lost user, password and query."""
-    return re.sub(r"(://)(?:[^/\s\"']*@)?([^\s\"'?]*)(?:\?[^\s\"']*)?", r"\1\2", text)
+            yield key, redact(text)[:_LONGEST_PARAM]
 
 
 def _told(error: Exception) -> str:
     """An error in a line."""
-    lines = without_secrets(str(error)).strip().splitlines()
+    lines = redact(str(error)).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

@@ -17,12 +17,14 @@ from segbatch.commands.progress import counted, duration, quietly, say
 from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
 from segbatch.commands.tracking import check_tracking
+from segbatch.commands.usage import held_on_ray, metered
 from segbatch.config import Model, RunConfig
 from segbatch.errors import InputError, SegbatchError, root_message
 from segbatch.inference.plan import file_stamp
 from segbatch.masks.staging import write_whole
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
+from segbatch.redaction import redact
 from segbatch.runtime import Resources, ray_session
 from segbatch.scenes import SceneInfo
 from segbatch.scenes.atlas import Part
@@ -78,7 +80,11 @@ def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labell
     folder.update(name=config.name, config=dumped, training=known)
     write_whole(folder.split, split_table(config, scenes))
     started = time.time()
-    with listening(config, folder, identity) as listener, ray_session(config.cluster.address) as resources:
+    with (
+        listening(config, folder, identity) as listener,
+        ray_session(config.cluster.address) as resources,
+        metered(folder, "training", held_on_ray, started),
+    ):
         _fit(config, folder, scenes, identity, resources, listener)
     _show_samples(config, folder, scenes["validate"])
     history = json.loads((folder.bundle / "segbatch.json").read_text())["training"]["history"]
@@ -172,7 +178,7 @@ def fingerprint(config: RunConfig, scenes: Labelled, starting: list[Any]) -> str
         config.scenes.nodata,
         {
             role: [
-                (info.uri, info.size, info.modified, ref.label and file_stamp(ref.label), ref.window)
+                (redact(info.uri), info.size, info.modified, ref.label and file_stamp(ref.label), ref.window)
                 for ref, info in found
             ]
             for role, found in scenes.items()
@@ -357,7 +363,14 @@ def _fit(
         say(f"  waiting for {counted(settings.workers, 'GPU')}: the cluster has {resources.gpus} so far")
     fit(
         job,
-        Workers(settings.workers, settings.min_workers or settings.workers, cpus, use_gpu, settings.max_failures),
+        Workers(
+            settings.workers,
+            settings.min_workers or settings.workers,
+            cpus,
+            use_gpu,
+            settings.max_failures,
+            resources.local,
+        ),
         folder.training.absolute(),
         identity,
         folder.bundle.absolute(),

@@ -12,6 +12,7 @@ from typing import Any
 
 from segbatch.commands.progress import counted, duration, say
 from segbatch.config import RunConfig, Settings
+from segbatch.redaction import redact_all
 from segbatch.report.trials import TrialResult, short_keys, shown
 
 
@@ -49,7 +50,7 @@ class TrialLog:
 
     def add(self, event: dict[str, Any]) -> None:
         """Take an event down."""
-        event = {**event, "clock": round(self.clock, 1)}
+        event = redact_all({**event, "clock": round(self.clock, 1)})
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
             file.flush()

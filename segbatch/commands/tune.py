@@ -27,9 +27,11 @@ from segbatch.commands.train import (
     untrained_card,
 )
 from segbatch.commands.trials import Search, TrialLog, TrialProgress
+from segbatch.commands.usage import held_on_ray, metered
 from segbatch.config import LabelledSceneEntry, Range, RunConfig, Scenes, Training, Tune, draw, with_settings
 from segbatch.errors import InputError, TrainingError
 from segbatch.masks.staging import write_whole
+from segbatch.redaction import redact, redact_all
 from segbatch.report.trials import TrialResult, trials_csv, trials_html
 from segbatch.runtime import Resources, ray_session
 
@@ -100,6 +102,7 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
     configs = [with_settings(config, settings) for settings in points]
     scenes = open_labelled(config, _extremes(config))
     _check(configs, scenes)
+    _check_addresses(config, scenes)
     folder.create()
     with hold(folder):
         return _tune(config, folder, overwrite, points, configs, scenes)
@@ -133,7 +136,7 @@ def _tune(
     if best is not None and folder.bundle.exists() and (not search.pending or seconds <= 0) and search.has(best):
         say(f"{folder.tune} has {counted(len(search.results()), 'trial')}: the search is done already.")
     else:
-        with ray_session(config.cluster.address) as resources:
+        with ray_session(config.cluster.address) as resources, metered(folder, "tuning", held_on_ray):
             best = _search(folder, search, scenes, resources, seconds)
     return _conclude(folder, search, best, scenes, identity)
 
@@ -169,6 +172,23 @@ def _check(configs: Sequence[RunConfig], scenes: Labelled) -> None:
         if model not in known:
             known.add(model)
             untrained_card(config, scenes["train"][0].info)
+
+
+def _check_addresses(config: RunConfig, scenes: Labelled) -> None:
+    """With a rule, what was found goes by the table of the split, which keeps no secrets.
+
+    Raises:
+        InputError: An address has one.
+    """
+    if config.scenes.split is None:
+        return
+    for part in [*scenes["train"], *scenes["validate"]]:
+        if any(redact(address) != address for address in (part.ref.image, part.ref.label or "")):
+            raise InputError(
+                f"{redact(part.ref.image)} is read by an address with a password or signature, of which the table of "
+                "the split would lose it: list scenes.validate instead of scenes.split, or give GDAL what it needs in "
+                "its environment variables."
+            )
 
 
 def _identity(config: RunConfig, scenes: Labelled) -> str:
@@ -209,7 +229,8 @@ def _search(folder: RunFolder, search: Search, scenes: Labelled, resources: Reso
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.min_workers or settings.workers)
     concurrent = min(_concurrent(tuning, settings.workers, use_gpu, resources), max(1, len(pending)))
     cpus = resources.cpus_for(settings.workers * concurrent, use_gpu)
-    workers = Workers(settings.workers, settings.min_workers or settings.workers, cpus, use_gpu, settings.max_failures)
+    least = settings.min_workers or settings.workers
+    workers = Workers(settings.workers, least, cpus, use_gpu, settings.max_failures, resources.local)
     surveys: dict[int, Survey] = {}
     trials = [_trial(number, search, scenes, surveys, cpus) for number in pending]
     say(
@@ -288,7 +309,7 @@ def _conclude(folder: RunFolder, search: Search, best: TrialResult, scenes: Labe
     write_whole(folder.tune / "trials.html", trials_html(config.name, found.trials).encode())
     dumped = config.model_dump(by_alias=True, mode="json")
     head = f"# {config.name} with the settings of trial {best.number}, the best that segbatch tune has found.\n"
-    text = yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(redact_all(dumped), sort_keys=False, allow_unicode=True)
     write_whole(folder.tune / "best.yaml", (head + text).encode())
     folder.update(
         config=dumped,

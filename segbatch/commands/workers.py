@@ -1,6 +1,7 @@
 """Who predicts in a run: processes, threads, devices; and what the device can hold."""
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import TypeVar
 
 from segbatch.commands.progress import say
 from segbatch.commands.request import Request
+from segbatch.commands.usage import Held, held_on_ray
 from segbatch.config import Inference
 from segbatch.errors import InputError
 from segbatch.inference.int8 import Quantization, run_quantization
@@ -67,6 +69,21 @@ def local_workers() -> Workers:
     """This machine's processor, all of it for one process."""
     threads = _local_cpus()
     return Workers(1, None, False, _processor(threads), total_memory() or _USUAL_BYTES)
+
+
+def this_machine(gpu: str | None = None) -> Held:
+    """What this machine has.
+
+    Args:
+        gpu: The device's name of a GPU that is used, with which all of them are held; None where none is.
+    """
+    gpus: dict[str, float] = {}
+    if gpu is not None:
+        import torch
+
+        short = re.match(r"\w+ (\w+)", gpu)  # as Ray has it: of NVIDIA H100 80GB HBM3 the H100
+        gpus[short[1] if short else gpu] = torch.cuda.device_count()
+    return Held(1, _local_cpus(), gpus)
 
 
 def planned_workers(inference: Inference) -> Workers:
@@ -131,6 +148,12 @@ class Crew:
     resources: Resources | None
     workers: Workers
     accelerator: str | None = None
+
+    def held(self) -> Held:
+        """All machines that are there for the work at present."""
+        if self.resources is not None:
+            return held_on_ray()
+        return this_machine(self.workers.device if self.workers.use_gpu else None)
 
     def measure(self, probe: Probe) -> Profile:
         """Look for the fastest backend, where the model is going to run."""

@@ -1,6 +1,7 @@
 """The run configuration that users write: one YAML for training, mapping and reports."""
 
 from segbatch.config.load import load_config, parse_config, parse_section, read_classes, read_yaml
+from segbatch.config.prices import Prices
 from segbatch.config.schema import (
     Actors,
     ClassEntry,
@@ -29,6 +30,7 @@ __all__ = [
     "Inference",
     "LabelledSceneEntry",
     "Model",
+    "Prices",
     "Range",
     "Role",
     "RunConfig",

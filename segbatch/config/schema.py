@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from segbatch.classes import ClassTable, LabelMap, check_label_value, label_key
+from segbatch.config.prices import Prices
 from segbatch.config.section import PositiveInt, Section
 from segbatch.config.training import Model, Training
 from segbatch.config.tune import Tune
@@ -209,6 +210,8 @@ class Cluster(Section):
     address: str = "auto"
     """auto: the cluster this runs on (RAY_ADDRESS), else Ray on this machine; local: this machine;
     or the address of a cluster."""
+    prices: Prices | None = None
+    """With them, plan tells what mapping will cost, and the report what the run has cost. They decide no result."""
 
 
 class ClassFile(Section):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from segbatch.errors import SegbatchError
 from segbatch.evaluation import confusion_matrix, count_values
 from segbatch.masks.staging import write_whole
+from segbatch.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class LedgerRow:
     @classmethod
     def failed(cls, scene: str, block: int, error: str, *, num_classes: int, started: float) -> Self:
         """A block that could not be done."""
-        return cls(scene, block, "", (0,) * num_classes, 0, 0, None, 0, started, {}, error)
+        return cls(scene, block, "", (0,) * num_classes, 0, 0, None, 0, started, {}, redact(error))
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -13,6 +13,7 @@ from segbatch.classes import LabelMap
 from segbatch.errors import InputError
 from segbatch.geometry import Blend, BlockGrid, Lattice, block_shape, fit_core
 from segbatch.inference.settings import Settings
+from segbatch.redaction import redact
 from segbatch.scenes import SceneInfo, SceneRef
 from segbatch.scenes.area import SceneArea
 
@@ -256,7 +257,7 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, s
     described = [
         {
             "id": scene.id,
-            "image": scene.info.uri,
+            "image": redact(scene.info.uri),
             "size": scene.info.size,
             "modified": scene.info.modified,
             "shape": [scene.info.height, scene.info.width],
@@ -332,14 +333,15 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def file_stamp(path: str) -> tuple[str, int, int]:
     """Path, bytes and latest modification time of a file; -1 where they cannot be told.
 
-    A Shapefile is several files, of which users name one: the classes of its polygons are in another.
+    Addresses are without their secrets: one that was signed anew is of the same file. A Shapefile is several files, of
+    which users name one: the classes of its polygons are in another.
     """
     stem, ending = os.path.splitext(path)
     beside = [stem + other for other in (".dbf", ".prj", ".cpg")] if ending.lower() == ".shp" else []
     try:
         found = [os.stat(name) for name in [path, *filter(os.path.exists, beside)]]
     except OSError:
-        return path, -1, -1
+        return redact(path), -1, -1
     return path, sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
 
 

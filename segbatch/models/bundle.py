@@ -77,7 +77,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     card = read_card(folder)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's loader talks
-            model = smp.from_pretrained(str(folder))
+            # What the bundle says of encoder weights may not make it fetch, and read, other files than its own.
+            model = smp.from_pretrained(str(folder), encoder_weights=None)
     except Exception as error:
         # The loader raises all kinds of errors on damaged files; none of them is ours to retry.
         raise InputError(f"The bundle {folder} is damaged: {' '.join(str(error).split())[:300]}") from error

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.evaluation import Metrics, compute_metrics
+from segbatch.redaction import redact
 from segbatch.report.summary import RunSummary, SceneResult
 
 _M2_PER_KM2 = 1e6
@@ -66,10 +67,11 @@ def metrics_document(summary: RunSummary) -> dict[str, Any]:
         "scenes": [_scene_row(scene, summary) for scene in summary.scenes],
         "groups": _group_rows(summary),
         "failed": [
-            {"id": scene.id, "image": scene.image, "error": scene.error}
+            {"id": scene.id, "image": _shown(scene.image), "error": _shown(scene.error)}
             for scene in summary.scenes
             if scene.error is not None
         ],
+        **({} if summary.cost is None else {"cost": dict(summary.cost)}),
         "policy": " ".join(POLICY),
     }
 
@@ -81,9 +83,9 @@ def _scene_row(scene: SceneResult, summary: RunSummary) -> dict[str, Any]:
     return {
         "id": scene.id,
         "group": scene.group,
-        "image": scene.image,
+        "image": _shown(scene.image),
         "status": scene.status,
-        "error": scene.error,
+        "error": _shown(scene.error),
         "miou": metrics.miou,
         "pixel_accuracy": metrics.pixel_accuracy,
         "iou": [figures.iou for figures in metrics.classes],
@@ -93,6 +95,10 @@ def _scene_row(scene: SceneResult, summary: RunSummary) -> dict[str, Any]:
         "class_pixels": list(scene.class_pixels) if mapped else None,
         **_areas(mapped, len(summary.classes)),
     }
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else redact(text)
 
 
 def _group_rows(summary: RunSummary) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
 from segbatch.masks import thumbnail
 from segbatch.masks.describe import describe_mask
+from segbatch.redaction import redact
 from segbatch.report.summary import SceneResult
 from segbatch.scenes import LabelReader, Pixels, SceneInfo, open_scene
 
@@ -170,7 +171,7 @@ def _tile(caption: str, read: Callable[[], NDArray[np.uint8]], shape: tuple[int,
     try:
         return Tile(caption, _resized(read(), shape))
     except Exception as error:  # a picture that cannot be had, whatever the cause, must not cost the figures
-        problem = " ".join(str(error).split()) or type(error).__name__
+        problem = " ".join(redact(str(error)).split()) or type(error).__name__
         return Tile(caption, np.full((*shape, 3), 224, np.uint8), problem)
 
 

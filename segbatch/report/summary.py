@@ -123,6 +123,7 @@ class RunSummary:
         steps: Of the training, rows of steps: ``{"epoch", "step", "steps", "loss", "learning_rate"}``.
         samples: Of the training, sample predictions.
         schedule: When the scenes were mapped; None where that was not by a schedule.
+        cost: What the run has cost, as plain data; None where there are no prices.
 
     Raises:
         ValueError: Counts of a scene are not those of this class table.
@@ -136,6 +137,7 @@ class RunSummary:
     steps: tuple[Mapping[str, Any], ...] = ()
     samples: tuple[Sample, ...] = ()
     schedule: Schedule | None = None
+    cost: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.classes)

@@ -14,9 +14,13 @@ from typing import Any, TypeVar
 from segbatch.config import LabelledSceneEntry, Role, Scenes
 from segbatch.errors import InputError
 from segbatch.geometry import Window
+from segbatch.redaction import redact, without_query
 
 _T = TypeVar("_T", bound=Hashable)
 WINDOW_COLUMNS = ("col_off", "row_off", "width", "height")
+_LONGEST_NAME = 160
+"""Letters of an id: file systems take 255, and the names of files and of their temporary ones have more beside it."""
+
 _TABLE_COLUMNS = ("image", "label", "group", "pixel_size_um", *WINDOW_COLUMNS)
 
 
@@ -136,7 +140,7 @@ def expand(
         SceneRef(
             id=stem(found),
             image=found,
-            label=None if label is None else resolve(label.replace("{name}", Path(found).stem), root),
+            label=None if label is None else resolve(label.replace("{name}", name_of(found)), root),
             group=group,
             pixel_size_um=pixel_size_um,
             window=window,
@@ -207,13 +211,11 @@ def with_unique_ids(refs: Sequence[SceneRef]) -> list[SceneRef]:
     Raises:
         InputError: An image (or the same window of it) is listed twice.
     """
-    repeated = _repeats((ref.image, ref.window) for ref in refs)
+    repeated = _repeats((redact(ref.image), ref.window) for ref in refs)
     if repeated:
         raise InputError(f"{min(repeated)[0]} is listed twice.")
     clashing = _repeats(ref.id for ref in refs)
-    named = [
-        replace(ref, id=f"{stem(os.path.dirname(ref.image))}_{ref.id}") if ref.id in clashing else ref for ref in refs
-    ]
+    named = [replace(ref, id=_with_folder(ref.image, ref.id)) if ref.id in clashing else ref for ref in refs]
     still = _repeats(ref.id for ref in named)
     taken = {ref.id for ref in named}
     unique = []
@@ -230,14 +232,14 @@ def with_known_ids(refs: Sequence[SceneRef], known: Mapping[str, str]) -> list[S
 
     Args:
         refs: Scenes of today's list, with ids that are unique in it.
-        known: Image to id, of all lists before.
+        known: Image (as `redact` gives it) to id, of all lists before.
     """
     taken, named = {*known.values()}, []
     for ref in refs:
-        if ref.image in known:
-            named.append(replace(ref, id=known[ref.image]))
+        if redact(ref.image) in known:
+            named.append(replace(ref, id=known[redact(ref.image)]))
             continue
-        tried = (ref.id, f"{stem(os.path.dirname(ref.image))}_{stem(ref.image)}")
+        tried = (ref.id, _with_folder(ref.image, stem(ref.image)))
         more = (f"{tried[1]}_{n}" for n in count(1))
         name = next(name for name in chain(tried, more) if name not in taken)
         taken.add(name)
@@ -246,9 +248,14 @@ def with_known_ids(refs: Sequence[SceneRef], known: Mapping[str, str]) -> list[S
 
 
 def stem(path: str) -> str:
-    """The file's name without its ending, with only letters, digits, '.', '_' and '-'."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem).lstrip(".")
-    return name or "scene"
+    """The file's name without its ending, with only letters, digits, '.', '_' and '-'; safe as a file's name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", name_of(path)).lstrip(".")
+    return name[:_LONGEST_NAME] or "scene"
+
+
+def name_of(path: str) -> str:
+    """The file's name without its ending; of addresses without what is not the file's."""
+    return Path(without_query(path)).stem
 
 
 def resolve(path: str, root: str) -> str:
@@ -256,6 +263,11 @@ def resolve(path: str, root: str) -> str:
     if "://" in path or path.startswith("/vsi"):
         return path
     return os.path.abspath(os.path.join(root, os.path.expanduser(path)))
+
+
+def _with_folder(path: str, name: str) -> str:
+    """A name with that of the file's folder in front, as long as it may be."""
+    return f"{stem(os.path.dirname(without_query(path)))}_{name}"[-_LONGEST_NAME:].lstrip(".")
 
 
 def _repeats(values: Iterable[_T]) -> set[_T]:

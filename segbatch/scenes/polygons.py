@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.errors import InputError
+from segbatch.scenes.remote import refuse_redacted
 
 if TYPE_CHECKING:
     from shapely import Geometry
@@ -58,6 +59,7 @@ def open_polygons(path: str, what: str, version: Any = None) -> PolygonFile:
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
+    refuse_redacted(path)
     if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
         raise InputError(f"{what} {path} does not exist.")
     try:

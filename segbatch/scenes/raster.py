@@ -17,6 +17,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
+from segbatch.scenes.remote import refuse_redacted
 from segbatch.scenes.scene import Pixels, SceneInfo
 
 # Micrographs and photographs have no map, and that is no fault of theirs. For good, not around each call: threads
@@ -68,6 +69,7 @@ class RasterScene:
     """
 
     def __init__(self, uri: str, nodata: float | None = None, grid: SceneInfo | None = None) -> None:
+        refuse_redacted(uri)
         if "://" not in uri and not uri.startswith("/vsi") and not os.path.isfile(uri):
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")

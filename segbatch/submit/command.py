@@ -98,7 +98,7 @@ def parse(root: Any, words: Sequence[str], folder: Path) -> Command:
         run=settings.name if settings else Path(output).name,
         output=output,
         config=None if config is None else str(config),
-        settings=None if settings is None else settings.model_dump(by_alias=True, mode="json"),
+        settings=None if settings is None else _settings(settings),
         inputs=tuple(_inputs(name, given, settings)),
     )
 
@@ -126,6 +126,11 @@ def check_inputs(command: Command, package: Package) -> None:
                 f"{path} is not sent to the cluster: it is too large or left out (runs/, .gitignore, .rayignore, "
                 "--exclude). Give its absolute path on a file system that all nodes share."
             )
+
+
+def _settings(settings: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain data. Prices decide nothing: with others, it is the same job."""
+    return settings.model_dump(by_alias=True, mode="json", exclude={"cluster": {"prices"}})
 
 
 def _load(path: Path, overrides: Sequence[str], folder: Path) -> RunConfig:

@@ -29,12 +29,14 @@ class Package:
         folder: The working directory.
         files: Size in bytes by path below it.
         images: The same of large images, which are not sent.
+        links: Symbolic links that lead out of the working directory, which are not sent either.
         excludes: What Ray is told to leave out, as in a .gitignore.
     """
 
     folder: Path
     files: Mapping[str, int]
     images: Mapping[str, int]
+    links: tuple[str, ...]
     excludes: tuple[str, ...]
 
     @property
@@ -66,10 +68,10 @@ def pack(folder: Path, excludes: Sequence[str] = (), output: str | None = None) 
     folder, ours = folder.resolve(), (*EXCLUDES, *excludes)
     if output and Path(output).is_relative_to(folder) and Path(output) != folder:
         ours = (*ours, f"{_exactly(Path(output).relative_to(folder).as_posix())}/")
-    found = _sizes(folder, ours)
+    found, links = _sizes(folder, ours)
     images = {name: size for name, size in found.items() if size > LARGE_IMAGE and name.lower().endswith(IMAGES)}
     files = {name: size for name, size in found.items() if name not in images}
-    package = Package(folder, files, images, (*ours, *map(_exactly, images)))
+    package = Package(folder, files, images, links, (*ours, *map(_exactly, (*images, *links))))
     if package.size >= GCS_STORAGE_MAX_SIZE:
         raise InputError(
             f"The working directory {folder} is too large to send: {_mebibytes(package.size)} in "
@@ -89,14 +91,27 @@ def tell(package: Package) -> None:
             f"  Not sent, as they are large: {_largest(package.images)}. Images belong where all nodes find them, "
             "as on a shared file system."
         )
+    if package.links:
+        more = ", ..." if len(package.links) > _NAMED else ""
+        say(f"  Not sent, as these links lead out of the folder: {', '.join(package.links[:_NAMED])}{more}")
 
 
-def _sizes(folder: Path, excludes: Sequence[str]) -> dict[str, int]:
-    """Size in bytes of each file that Ray would pack, by its path below the folder."""
+def _sizes(folder: Path, excludes: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Size in bytes of each file that Ray would pack, by its path below the folder; and links that lead out of it.
+
+    A link to somebody's keys, or to a whole disk, is no part of the directory that is sent.
+    """
     from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE, get_runtime_env_default_excludes
     from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 
     sizes: dict[str, int] = {}
+    links: list[str] = []
+
+    def leads_out(path: Path) -> bool:
+        if not path.is_symlink() or path.resolve().is_relative_to(folder):
+            return False
+        links.append(path.relative_to(folder).as_posix())
+        return True
 
     def note(path: Path) -> None:
         if path.is_file():
@@ -108,12 +123,12 @@ def _sizes(folder: Path, excludes: Sequence[str]) -> dict[str, int]:
     rule = _get_excludes(folder, [*get_runtime_env_default_excludes(), *excludes])
     gitignore = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
     try:
-        _dir_travel(folder, [rule], note, include_gitignore=gitignore, logger=silent)
+        _dir_travel(folder, [rule, leads_out], note, include_gitignore=gitignore, logger=silent)
     except OSError as error:
         raise InputError(
             f"{error.filename or folder} cannot be read: {error.strerror}. Leave it out with --exclude."
         ) from error
-    return sizes
+    return sizes, tuple(sorted(links))
 
 
 def _exactly(name: str) -> str:

@@ -19,6 +19,7 @@ from segbatch.models.build import build_model, model_stride
 from segbatch.models.bundle import Bundle
 from segbatch.models.card import Card, default_halo
 from segbatch.models.pretrained import load_from_bundle
+from segbatch.redaction import redact
 from segbatch.training.checkpoint import EpochSums, TrainState, last, load, save
 from segbatch.training.crew import Bell, Crew
 from segbatch.training.epoch import run_epoch
@@ -54,7 +55,7 @@ def train_loop(config: dict[str, Any]) -> None:
             raise
         if crew.rank == 0:
             try:
-                write_whole(config["scratch"] / PROBLEM, str(error).encode())
+                write_whole(config["scratch"] / PROBLEM, redact(str(error)).encode())
             except OSError:
                 raise error from None
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from segbatch.training.crew import Wire
 from segbatch.training.interrupt import GRACE_SECONDS, wait_gracefully
 from segbatch.training.job import Listener, TrainingJob
 from segbatch.training.loop import PROBLEM, train_loop
+from segbatch.training.loopback import LoopbackConfig, loopback_environment
 from segbatch.training.survey import (
     Strip,
     Survey,
@@ -98,6 +100,7 @@ class Workers:
         cpus: CPUs each.
         use_gpu: Whether each has a GPU.
         max_failures: How often to start again from the last checkpoint.
+        local: Whether all of them are on this machine.
     """
 
     count: int
@@ -105,6 +108,7 @@ class Workers:
     cpus: int
     use_gpu: bool
     max_failures: int
+    local: bool = False
 
 
 def fit(
@@ -142,7 +146,7 @@ def fit(
     problem.unlink(missing_ok=True)
     rescue(scratch)
     count: Any = workers.count if workers.least == workers.count else (workers.least, workers.count)
-    with _relay(listener) as (wire, stop):
+    with _relay(listener) as (wire, stop), tempfile.TemporaryDirectory(prefix="segbatch-") as meeting:
 
         def ask_to_stop() -> None:
             stop.set()
@@ -152,6 +156,7 @@ def fit(
         trainer = ray.train.torch.TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "wire": wire, "scratch": scratch},
+            torch_config=LoopbackConfig(folder=meeting) if workers.local else None,
             scaling_config=ray.train.ScalingConfig(
                 num_workers=count,
                 use_gpu=workers.use_gpu,
@@ -166,7 +171,9 @@ def fit(
                 ),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
                 callbacks=list[Any](callbacks),
-                worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                worker_runtime_env={
+                    "env_vars": _WORKER_ENVIRONMENT | (loopback_environment() if workers.local else {})
+                },
             ),
         )
         try:

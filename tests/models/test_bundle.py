@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import pickletools
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 
 import segbatch.models.bundle as bundle_module
 from segbatch.classes import ClassTable, LabelMap
+from segbatch.commands.predict import check_weights
 from segbatch.errors import InputError
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
 from segbatch.models.card import bundle_hash, read_card
@@ -206,3 +208,50 @@ def test_reading_the_card_needs_no_weights(bundle: MakeBundle, tmp_path: Path) -
     save_bundle(tmp_path / "bundle", saved)
     (tmp_path / "bundle" / "model.safetensors").write_bytes(b"")
     assert read_card(tmp_path / "bundle") == saved.card
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, ("executed", "w")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pickle_in_place_of_the_weights_is_refused_and_not_executed(
+    bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "bundle"
+    save_bundle(folder, bundle())
+    weights = folder / "model.safetensors"
+    if zipped:
+        torch.save({"encoder.conv1.weight": Evil()}, weights)
+    else:
+        weights.write_bytes(pickle.dumps(Evil()))
+    for name in ("pytorch_model.bin", "model.pt", "model.pkl"):
+        (folder / name).write_bytes(pickle.dumps(Evil()))
+    for load in (load_bundle, check_weights):
+        with pytest.raises(InputError, match="is damaged") as error:
+            load(folder)
+        assert "\n" not in str(error.value)
+    weights.unlink()
+    for load in (load_bundle, read_card):
+        with pytest.raises(InputError, match="is not a bundle: it has no model.safetensors"):
+            load(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_bundle_makes_nobody_fetch_weights(
+    bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("weights were fetched")
+
+    saved = bundle()
+    save_bundle(tmp_path / "bundle", saved)
+    path = tmp_path / "bundle" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "encoder_weights": "imagenet"}))
+    for name in ("hf_hub_download", "load_url"):
+        monkeypatch.setattr(f"segmentation_models_pytorch.encoders.{name}", fetch)
+    assert torch.equal(logits(load_bundle(tmp_path / "bundle").model), logits(saved.model))

@@ -1,16 +1,19 @@
 """The catalog: what users list becomes scenes with unique ids."""
 
+import os
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from segbatch.config import Scenes
 from segbatch.errors import InputError
 from segbatch.geometry import Window
+from segbatch.inference.files import cog_path, parts_path, store_path
+from segbatch.redaction import redact
 from segbatch.scenes.catalog import (
     SceneRef,
     expand,
@@ -311,3 +314,47 @@ def test_scenes_of_growing_lists_keep_their_ids() -> None:
         assert before.items() <= known.items()
         assert len(set(known.values())) == len(known)
     assert (known["x/a.tif"], known["y/a.tif"], known["z.tif"]) == ("a", "y_a", "z")
+
+
+_PIECES = st.sampled_from(
+    ["..", ".", "/", "\\", "~", "a", "b.tif", "\0", "\n", "%2e%2e%2f", "ä", "x" * 300, "C:", "?sig=1/../2"]
+)
+_IMAGES = st.one_of(
+    st.text(min_size=1),
+    st.lists(_PIECES, min_size=1, max_size=8).map("".join),
+    st.lists(_PIECES, min_size=1, max_size=8).map(lambda pieces: "https://u:geheim@h/" + "".join(pieces)),
+)
+
+
+@given(st.lists(_IMAGES, min_size=1, max_size=6, unique=True))
+def test_whatever_is_listed_all_files_lie_in_the_run(images: list[str]) -> None:
+    assume(len({redact(image) for image in images}) == len(images))
+    refs = with_unique_ids([SceneRef(stem(image), image) for image in images])
+    known = with_known_ids(refs, {})
+    masks = "/run/masks"
+    for ref in (*refs, *known):
+        assert "geheim" not in ref.id
+        files = [
+            store_path(Path(masks), ref.id),
+            *(cog_path(Path(masks), ref.id, name) for name in ("class_mask", "confidence")),
+        ]
+        for file in (*files, parts_path(Path(masks), ref.id), Path(masks) / f"{ref.id}.png"):
+            assert os.path.normpath(file) == str(file)
+            assert str(file).startswith(f"{masks}/")
+            assert len(f".{file.name}.aux.xml.{'0' * 32}.partial".encode()) <= 255
+        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", ref.id)
+    for named in (refs, known):
+        assert len({ref.id for ref in named}) == len(images)
+
+
+def test_an_address_gives_names_without_its_query(tmp_path: Path) -> None:
+    first = "https://ada:geheim@h/site/a.tif?X-Amz-Credential=KEY/2026/s3/aws4.request&sig=x"
+    second = "https://ada:geheim@h/other/a.tif?sig=y/z"
+    refs = with_unique_ids([ref for image in (first, second) for ref in expand(image, label="labels/{name}.tif")])
+    assert [ref.id for ref in refs] == ["site_a", "other_a"]
+    assert [Path(ref.label or "").name for ref in refs] == ["a.tif", "a.tif"]
+    assert [ref.image for ref in refs] == [first, second]
+    renewed = [SceneRef("a", first.replace("sig=x", "sig=renewed"))]
+    assert with_known_ids(renewed, {"https://***@h/site/a.tif?***": "kept"})[0].id == "kept"
+    with pytest.raises(InputError, match=r"^https://\*\*\*@h/site/a.tif\?\*\*\* is listed twice"):
+        with_unique_ids([refs[0], *renewed])

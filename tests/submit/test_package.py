@@ -54,6 +54,24 @@ def test_the_archive_is_foretold(folder: Path, tmp_path: Path) -> None:
     assert package.size == archive.stat().st_size
 
 
+def test_links_that_lead_out_of_the_folder_are_not_sent(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path / "elsewhere", "id_rsa", "more/scene.tif")
+    (folder / "key [1]").symlink_to(tmp_path / "elsewhere" / "id_rsa")
+    (folder / "data" / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    (folder / "data" / "up").symlink_to("../../elsewhere/more")
+    (folder / "data" / "same.tif").symlink_to("small.tif")
+    package = pack(folder, ["/big/", "/out/"])
+    assert package.links == ("data/elsewhere", "data/up", "key [1]")
+    sent = packed_by_ray(package, tmp_path / "packed.zip")
+    assert sorted(sent) == sorted(package.files)
+    assert "data/same.tif" in sent
+    assert not [name for name in sent if "elsewhere" in name or "up/" in name or "key" in name]
+    tell(package)
+    assert "these links lead out of the folder: data/elsewhere, data/up, key [1]\n" in capsys.readouterr().err
+
+
 def test_what_is_sent_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
