@@ -13,6 +13,7 @@ PACKAGE = CHECKOUT / "segbatch"
 
 ROOMS = (
     "errors",
+    "log",
     "classes",
     "config",
     "geometry",
@@ -25,6 +26,7 @@ ROOMS = (
     "report",
     "demo",
     "runtime",
+    "telemetry",
     "commands",
     "submit",
     "bench",
@@ -40,6 +42,7 @@ RAY_MODULES = {
     "training/search.py",
     "training/trial.py",
     "runtime.py",
+    "telemetry.py",
     "submit/client.py",
     "submit/package.py",
     "bench/store.py",
@@ -48,6 +51,7 @@ RAY_MODULES = {
 
 THIRD_PARTY = {
     "errors": set(),
+    "log": set(),
     "classes": {"numpy"},
     "geometry": {"numpy", "affine"},
     "evaluation": {"numpy"},
@@ -56,6 +60,8 @@ THIRD_PARTY = {
 
 LIGHT_ROOMS = {
     "errors",
+    "log",
+    "telemetry",
     "classes",
     "config",
     "geometry",

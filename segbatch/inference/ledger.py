@@ -35,8 +35,8 @@ class LedgerRow:
         confusion: Rows of the confusion matrix, or None where there is no label.
         windows: Windows run through the model.
         started: When reading began, in seconds since the epoch.
-        seconds: Seconds by stage: read, wait (for the model), predict (of which upload to the device, forward and
-            download), write.
+        seconds: Seconds by stage: read, wait (for the model), idle (of the model, before it had this block), predict
+            (of which upload to the device, forward and download), write.
         error: Why the block failed, or None.
         note: What had to be changed to fit the device's memory; empty if nothing.
         memory: Bytes that the predicting process held.
@@ -167,12 +167,17 @@ def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
     A block may have several rows (it was retried, or two workers did it): one that tells of success wins.
     """
     rows: dict[tuple[str, int], LedgerRow] = {}
-    for path in sorted(Path(folder).glob("*.jsonl")):
-        for row in _rows_of(path):
-            known = rows.get((row.scene, row.block))
-            if known is None or known.error is not None:
-                rows[row.scene, row.block] = row
+    for row in iterate_rows(folder):
+        known = rows.get((row.scene, row.block))
+        if known is None or known.error is not None:
+            rows[row.scene, row.block] = row
     return rows
+
+
+def iterate_rows(folder: str | Path) -> Iterator[LedgerRow]:
+    """All whole rows, also while they are written, and of a block with several rows all of them."""
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        yield from _rows_of(path)
 
 
 def _rows_of(path: Path) -> Iterator[LedgerRow]:
