@@ -1,10 +1,7 @@
 """The command line: parses, calls a command, prints its result. Heavy imports stay inside the commands."""
 
 import json
-import os
-import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,8 +10,7 @@ import typer
 from segbatch import __version__
 from segbatch.bench.app import app as bench
 from segbatch.commands.show import print_lines, show, show_new
-from segbatch.errors import SegbatchError, root_message
-from segbatch.redaction import redact
+from segbatch.commands.status import add_status
 from segbatch.submit.app import add_submit
 
 if TYPE_CHECKING:
@@ -34,9 +30,6 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
-
-_INTERRUPTED = 130
-"""Exit code of what Ctrl-C or SIGTERM has stopped."""
 
 
 def _folder(text: object) -> Path:
@@ -131,6 +124,10 @@ ConfigOption = Annotated[
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    log: Annotated[
+        Literal["text", "json"],
+        typer.Option(help="Standard error as lines, or as a JSON object a line. Default: SEGBATCH_LOG, or text."),
+    ] = "text",
 ) -> None:
     if version:
         print(f"segbatch {__version__}")
@@ -366,43 +363,15 @@ def schema() -> None:
     print(json.dumps(RunConfig.model_json_schema(by_alias=True), indent=2))
 
 
+add_status(app)
 add_submit(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    # --debug may stand anywhere on the line: people add it at the end, after something went wrong.
-    debug = "--debug" in arguments
-    try:
-        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="segbatch")
-    except SystemExit as end:
-        interrupted = isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt)  # typer's of Ctrl-C
-        terminated = end.code == signal.SIGTERM  # Ray's of SIGTERM, while it starts
-        if interrupted or terminated:
-            print("\nStopped. Run the same command again, without --overwrite, to go on.", file=sys.stderr)
-        if terminated:
-            sys.exit(_INTERRUPTED)
-        raise
-    except SegbatchError as error:
-        if debug:
-            _complain(traceback.format_exc())
-        _complain(f"Error: {error}\n")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        _complain(
-            traceback.format_exc() if debug else f"Error: {root_message(error)}\nAdd --debug for the traceback.\n"
-        )
-        sys.exit(1)
+    from segbatch.commands.entry import run_app
 
-
-def _complain(text: str) -> None:
-    """Tracebacks are written here, too: Python would show the secrets of addresses in them."""
-    sys.stderr.write(redact(text))
+    run_app(app, sys.argv[1:] if arguments is None else arguments)
 
 
 def _load(path: Path, overrides: list[str] | None) -> "RunConfig":

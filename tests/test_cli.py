@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 MakeRaster = Callable[..., str]
 Paint = Callable[..., NDArray[np.uint8]]
 
-COMMANDS = ("demo", "train", "predict", "plan", "evaluate", "run", "report", "info", "schema", "submit")
+COMMANDS = ("demo", "train", "predict", "plan", "evaluate", "run", "report", "info", "status", "schema", "submit")
 
 
 class Result(NamedTuple):
@@ -218,6 +218,8 @@ def test_a_damaged_scene_is_named_and_gives_code_3(
         ("report nowhere", "The run nowhere does not exist."),
         ("report .", "nothing was trained, mapped or evaluated there yet."),
         ("info nowhere", "nowhere does not exist."),
+        ("status nowhere", "There is no run in nowhere: it has no run.json."),
+        ("info scene.tif --log xml", "--log is 'xml': choose text or json."),
         ("info .", "neither a run nor a bundle nor a class mask."),
         ("evaluate --prediction a --label b --label c --out out", "1 class masks but 2 labels"),
     ],

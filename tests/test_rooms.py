@@ -14,6 +14,7 @@ PACKAGE = CHECKOUT / "segbatch"
 ROOMS = (
     "errors",
     "redaction",
+    "log",
     "classes",
     "config",
     "geometry",
@@ -26,6 +27,7 @@ ROOMS = (
     "report",
     "demo",
     "runtime",
+    "telemetry",
     "commands",
     "submit",
     "bench",
@@ -42,6 +44,7 @@ RAY_MODULES = {
     "training/search.py",
     "training/trial.py",
     "runtime.py",
+    "telemetry.py",
     "submit/client.py",
     "submit/package.py",
     "bench/store.py",
@@ -51,6 +54,7 @@ RAY_MODULES = {
 THIRD_PARTY = {
     "errors": set(),
     "redaction": set(),
+    "log": set(),
     "classes": {"numpy"},
     "geometry": {"numpy", "affine"},
     "evaluation": {"numpy"},
@@ -60,6 +64,8 @@ THIRD_PARTY = {
 LIGHT_ROOMS = {
     "errors",
     "redaction",
+    "log",
+    "telemetry",
     "classes",
     "config",
     "geometry",

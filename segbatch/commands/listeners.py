@@ -1,4 +1,4 @@
-"""Who hears of a training's events: people, metrics.jsonl, TensorBoard and, on request, MLflow."""
+"""Who hears of a training's events: people, metrics.jsonl, TensorBoard, Prometheus and, on request, MLflow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from segbatch.commands.tensorboard import EventFile
 from segbatch.commands.tracking import TrackedRun
 from segbatch.commands.training_progress import TrainingProgress
 from segbatch.config import RunConfig
+from segbatch.telemetry import Meter
 
 if TYPE_CHECKING:
     from segbatch.training.job import Listener
@@ -36,10 +37,11 @@ def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> "Iterat
         tracked = TrackedRun(config, folder, fingerprint, read_course(folder.metrics))
     status = "FAILED"
     files = _Files(folder, names)
-    progress = TrainingProgress(names, config.training.batch_size)
+    progress, meter = TrainingProgress(names, config.training.batch_size), Meter(config.name)
 
     def listen(event: dict[str, Any]) -> None:
         progress(event)
+        meter.training(event)
         course = read_course(folder.metrics) if event["kind"] == "resume" else Course()
         for row in event_rows(event, course):
             files.add(row)

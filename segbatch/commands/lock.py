@@ -12,8 +12,10 @@ import shlex
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,30 @@ before it finds that its lock was taken, and ends."""
 
 _TRY_SECONDS = 0.5
 """Enough to take over from a dead process; a living one is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has taken the lock.
+
+    Args:
+        process: Its id; None where that cannot be read.
+        host: Name of its machine.
+        command: Its command; None where that is not known.
+        since: When it took the lock, as ISO 8601; likewise.
+        is_alive: Whether it is at work, as far as can be told from here.
+    """
+
+    process: int | None
+    host: str
+    command: str | None
+    since: str | None
+    is_alive: bool
+
+    def __str__(self) -> str:
+        """For people."""
+        text = "another command" if self.process is None else f"process {self.process} on {self.host}"
+        return text if self.command is None else f"{self.command} ({text}) since {self.since}"
 
 
 @contextmanager
@@ -61,6 +87,27 @@ def hold(folder: RunFolder) -> Iterator[None]:
             with suppress(OSError):
                 told.unlink(missing_ok=True)
             lease.release()
+
+
+def holder(folder: RunFolder) -> Holder | None:
+    """Who holds the lock of a folder, found without touching anything; None where nobody does.
+
+    A holder on another machine is alive as long as its lock is refreshed, by the clocks of both machines.
+    """
+    lease = _lease(folder)
+    try:
+        age = time.time() - Path(lease.lock_file).stat().st_mtime
+    except OSError:
+        return None
+    owner = lease.owner
+    is_alive = abs(age) < LEASE_SECONDS
+    if owner is None:
+        return Holder(None, "", None, None, is_alive)
+    if _host(owner) == socket.gethostname():
+        # Of a process in another container of this machine its number says nothing.
+        is_alive = _is_alive(owner) or (is_alive and not _is_visible(owner))
+    told = _told(folder, owner)
+    return Holder(owner.pid, _host(owner), told.get("command"), told.get("since"), is_alive)
 
 
 def _lease(folder: RunFolder) -> "SoftFileLease":
@@ -120,17 +167,30 @@ def _is_alive(owner: "OwnerRecord") -> bool:
     return abs((owner.start & (1 << 64) - 1) / os.sysconf("SC_CLK_TCK") - started) < 1
 
 
+def _is_visible(owner: "OwnerRecord") -> bool:
+    """Whether a process of this machine, were it alive, would be seen from this container."""
+    _, _, theirs = owner.hostname.partition("?")
+    with suppress(OSError):
+        return not theirs or theirs.endswith(f"-{os.stat('/proc/self/ns/pid').st_ino:x}")
+    return True
+
+
 def _holder(lease: "SoftFileLease", folder: RunFolder) -> str:
     """Who holds the lock, and since when."""
     owner = lease.owner
     if owner is None:
         return f"another command (if there is none, remove {lease.lock_file})"
-    text = f"process {owner.pid} on {_host(owner)}"
+    told = _told(folder, owner)
+    return str(Holder(owner.pid, _host(owner), told.get("command"), told.get("since"), True))
+
+
+def _told(folder: RunFolder, owner: "OwnerRecord") -> dict[str, str]:
+    """What the holder has said of itself: command and since; empty where that is not known."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads(_details(folder).read_text(encoding="utf-8"))
         if told["pid"] == owner.pid:
-            text = f"{told['command']} ({text}) since {told['since']}"
-    return text
+            return {"command": str(told["command"]), "since": str(told["since"])}
+    return {}
 
 
 def _host(owner: "OwnerRecord") -> str:

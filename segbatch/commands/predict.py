@@ -35,6 +35,7 @@ from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
 from segbatch.models.profile import kind
 from segbatch.runtime import Resources
+from segbatch.telemetry import Meter
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
@@ -208,11 +209,16 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         quantized=str(int8_path(request, planned.choice)) if planned.choice.settings.precision == "int8" else None,
         window_bytes=_window_bytes(request, planned, crew.workers),
     )
-    progress = BlockProgress(len(pending))
+    progress, meter = BlockProgress(len(pending)), None
+    if crew.resources is not None:
+        meter = Meter(request.name)
+        meter.mapping(len(pending))
     grids = {scene.id: scene.grid for scene in scenes}
     told: set[str] = set()
     for row in _engine(work, request, crew):
         progress.add(row.started, grids[row.scene][row.block].owned.area, row.error is not None)
+        if meter is not None:
+            meter.block(row)
         if row.note and row.note not in told:
             told.add(row.note)
             say(f"  {row.scene}, block {row.block}: {row.note}")
@@ -234,7 +240,7 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
     if resources is None:
         from segbatch.inference.inline import run_inline
 
-        return run_inline(work, "cuda" if workers.use_gpu else "cpu")
+        return run_inline(work, "cuda" if workers.use_gpu else "cpu", _tell_standstill)
     from segbatch.inference.pipeline import run_ray
 
     pool = pool_for(request.inference, resources, workers.use_gpu, blocks=len(work.pending))
@@ -249,7 +255,11 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
         f"Predicting with {counted(pool.max, 'actor')}"
         + (" on GPUs" if pool.use_gpu else f" of {counted(pool.threads or 1, 'thread')}")
     )
-    return run_ray(work, pool, bounds)
+    return run_ray(work, pool, bounds, _tell_standstill)
+
+
+def _tell_standstill(message: str) -> None:
+    say(message, "warning", event="standstill")
 
 
 def _finish(

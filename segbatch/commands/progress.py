@@ -7,18 +7,39 @@ from typing import Any
 
 from rich.console import Console
 
+from segbatch.log import Level, json_lines
 from segbatch.redaction import redact
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LOGGED_LINES = 30.0
+"""Where nobody looks on."""
+
 _MOST_POINTS = 6
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False)
 
 
-def say(message: str) -> None:
-    """One line of progress, without secrets of addresses."""
-    console.print(redact(message), markup=False)
+def say(message: str, level: Level = "info", **fields: Any) -> None:
+    """One line of progress, without secrets of addresses.
+
+    Args:
+        message: For people.
+        level: How bad it is.
+        fields: The same for programs: plain data, told where standard error is JSON.
+    """
+    if console.quiet:
+        return
+    lines = json_lines()
+    if lines is None:
+        console.print(redact(message), markup=False)
+    else:
+        lines.say(message, level, fields)
+
+
+def pause() -> float:
+    """Seconds between two lines of progress."""
+    return _SECONDS_BETWEEN_LINES if console.is_terminal else _SECONDS_BETWEEN_LOGGED_LINES
 
 
 @contextmanager
@@ -94,13 +115,21 @@ class BlockProgress:
         self._pixels += pixels
         self._started = min(started, self._started or started)
         now = time.monotonic()
-        if now - self._said < _SECONDS_BETWEEN_LINES and self._done < self._blocks:
+        if now - self._said < pause() and self._done < self._blocks:
             return
         self._said = now
         elapsed = max(1e-6, time.time() - self._started)
         left = elapsed / self._done * (self._blocks - self._done)
+        speed = self._pixels / elapsed / 1e6
         say(
-            f"  {self._done}/{self._blocks} blocks, {self._pixels / elapsed / 1e6:.2f} Mpx/s"
+            f"  {self._done}/{self._blocks} blocks, {speed:.2f} Mpx/s"
             + (f", {self._failed} failed" if self._failed else "")
-            + (f", {duration(left)} left" if self._done < self._blocks else f" in {duration(elapsed)}")
+            + (f", {duration(left)} left" if self._done < self._blocks else f" in {duration(elapsed)}"),
+            event="blocks",
+            blocks_done=self._done,
+            blocks=self._blocks,
+            failed=self._failed,
+            pixels=self._pixels,
+            mpx_per_second=round(speed, 3),
+            seconds_left=round(left, 1),
         )

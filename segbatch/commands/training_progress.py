@@ -5,12 +5,16 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from segbatch.commands.progress import about, halo_sentence, say
+from segbatch.commands.progress import about, halo_sentence, pause, say
 
 _WIDTH = 80
 _MOST_CLASSES = 12
 _LOWEST = 6
 """Of more than `_MOST_CLASSES` classes so many are named: those that are worst off."""
+
+_FIGURES = ("epoch", "epochs", "global_step", "loss", "learning_rate", "tiles_per_second", "waited")
+_STEP_FIELDS = (*_FIGURES, "step", "steps", "global_steps")
+_EPOCH_FIELDS = (*_FIGURES, "miou", "pixel_accuracy")
 
 
 class TrainingProgress:
@@ -25,24 +29,30 @@ class TrainingProgress:
         self._names = class_names
         self._batch_size = batch_size
         self._pace = Pace()
+        self._said = -math.inf
 
     def __call__(self, event: dict[str, Any]) -> None:
         """An event of the training loop."""
-        kind = event["kind"]
+        kind, now = event["kind"], time.monotonic()
         if kind == "resume":
-            self._pace.resume(time.monotonic())
+            self._pace.resume(now)
             step = f" and {event['step']} steps" if event.get("step") else ""
-            say(f"  going on after epoch {event['epoch']}{step}")
+            say(f"  going on after epoch {event['epoch']}{step}", event="resume", epoch=event["epoch"])
         elif kind == "step":
             left = self._pace.step(event, self._batch_size)
-            share = event["step"] / event["steps"]
-            say(f"  epoch {event['epoch']}/{event['epochs']} {share:.0%}: {_figures(event)}{left}")
+            if now - self._said >= pause():
+                self._said = now
+                share = event["step"] / event["steps"]
+                line = f"  epoch {event['epoch']}/{event['epochs']} {share:.0%}: {_figures(event)}{left}"
+                say(line, event="step", **self._fields(event, _STEP_FIELDS))
         elif kind == "epoch":
             row = event["history"][-1]
-            left = self._pace.epoch(event, time.monotonic())
-            say(f"  epoch {row['epoch']}/{event['epochs']}: {_figures(row)}{left}")
-            for line in epoch_lines(event["history"], self._names):
-                say(line)
+            left = self._pace.epoch(event, now)
+            self._said = -math.inf
+            line = f"  epoch {row['epoch']}/{event['epochs']}: {_figures(row)}{left}"
+            fields = self._fields({**event, **row}, _EPOCH_FIELDS)
+            fields["iou"] = dict(zip(self._names, row["iou"], strict=True))
+            say("\n".join([line, *epoch_lines(event["history"], self._names)]), event="epoch", **fields)
         elif kind == "stale":
             say(f"  no better epoch in the last {event['patience']}: training ends after epoch {event['epoch']}")
         elif kind == "stopping":
@@ -51,6 +61,10 @@ class TrainingProgress:
             say(f"  the workers did not stop within {event['seconds']:.0f} s: their steps since the last save are lost")
         elif kind == "halo":
             say(f"  {halo_sentence(event['curve'], event['halo'])}")
+
+    def _fields(self, event: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """What programs are told of an event."""
+        return {**{name: event.get(name) for name in names}, "seconds_left": self._pace.left}
 
 
 class Pace:
@@ -61,6 +75,9 @@ class Pace:
     """
 
     def __init__(self) -> None:
+        self.left: float | None = None
+        """Seconds, as they were told last."""
+
         self._since: float | None = None
         self._per_step: float | None = None
         self._after_epoch: float | None = None
@@ -88,10 +105,10 @@ class Pace:
 
     def _told(self, steps: int, epochs: int) -> str:
         if epochs == 0 or self._per_step is None:
+            self.left = 0.0 if epochs == 0 else None
             return ""
-        if self._after_epoch is None:
-            return f", > {about(steps * self._per_step)} left"
-        return f", {about(steps * self._per_step + epochs * self._after_epoch)} left"
+        self.left = steps * self._per_step + epochs * (self._after_epoch or 0.0)
+        return f", {'> ' if self._after_epoch is None else ''}{about(self.left)} left"
 
 
 def epoch_lines(history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:

@@ -176,12 +176,16 @@ class TrialProgress:
         if event["kind"] == "start":
             settings = self._search.points[number - 1]
             words = (f"{name} {shown(settings[key])}" for key, name in short_keys(settings).items())
-            say(f"  trial {number}: {', '.join(words)}")
+            say(f"  trial {number}: {', '.join(words)}", event="trial", trial=number, state="begun")
         elif event["kind"] == "epoch":
             miou = event["miou"] or 0
             say(
                 f"  trial {number}, epoch {event['epoch']}/{self._epochs}: loss {event['loss']:.3f}, miou {miou:.3f}"
-                + (", the best so far" if before is None or miou > before.miou else "")
+                + (", the best so far" if before is None or miou > before.miou else ""),
+                event="trial",
+                trial=number,
+                state="running",
+                **{name: event[name] for name in ("epoch", "loss", "miou")},
             )
         else:
             self._left.discard(number)
@@ -190,6 +194,10 @@ class TrialProgress:
             how = {"done": "is done", "stopped": "is stopped early", "failed": f"failed: {event['reason']}"}
             say(
                 f"  trial {number} {how[event['state']]}"
-                + (f"; {counted(len(self._left), 'trial')} and {duration(left)} left" if self._left else "")
+                + (f"; {counted(len(self._left), 'trial')} and {duration(left)} left" if self._left else ""),
+                event="trial",
+                trial=number,
+                state=event["state"],
+                seconds_left=round(left, 1),
             )
             self._search.prune(self._search.in_bundle)

@@ -4,11 +4,45 @@ A node that vanishes costs a block once or twice. A block that crashes the libra
 than there is, ends each process that touches it, and Ray would try it for ever.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
+
+ATTEMPTS = "attempts"
+"""Name of the folder beside a ledger's rows."""
 
 MOST_ATTEMPTS = 3
+
+
+class Attempt(NamedTuple):
+    """A block that a process is at, or was when it was lost.
+
+    Args:
+        stage: Name of the stage.
+        scene: Index of the scene in the plan.
+        block: Number of the block in the scene's grid.
+        seconds: Since it was begun.
+    """
+
+    stage: str
+    scene: int
+    block: int
+    seconds: float
+
+
+def under_way(folder: str | Path) -> list[Attempt]:
+    """What the files in an attempts' folder tell, the oldest first; they may come and go meanwhile."""
+    found = []
+    now = time.time()
+    with suppress(OSError):
+        for path in Path(folder).iterdir():
+            with suppress(OSError, ValueError):
+                stage, scene, block = path.name.split("-")
+                seconds = max(0.0, now - path.stat().st_mtime)
+                found.append(Attempt(stage, int(scene), int(block), seconds))
+    return sorted(found, key=lambda attempt: -attempt.seconds)
 
 
 class Attempts:

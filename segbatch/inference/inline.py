@@ -5,18 +5,39 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from segbatch.inference.ledger import LedgerRow
-from segbatch.inference.stages import BlockPixels
+from segbatch.inference.stages import BlockMask, BlockPixels
+from segbatch.inference.watch import Begun, Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
 
 
-def run_inline(work: Work, device: str) -> Iterator[LedgerRow]:
+def run_inline(work: Work, device: str, tell: Tell = unheard) -> Iterator[LedgerRow]:
     """Map the pending blocks and yield the ledger row of each as it is done.
 
     One thread reads a block ahead and another writes the one before while the model computes.
+
+    Args:
+        work: What to do.
+        device: Where the model runs.
+        tell: Says a line where no block is done for a long time. It is not given up for that: nobody pays for other
+            machines that wait, and what hangs in a thread could not be ended.
     """
-    read, write = work.reader(), work.writer()
+    reader, writer = work.reader(), work.writer()
     pending = iter(work.pending.tolist())
-    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+    begun, names = Begun(), [scene.id for scene in work.scenes]
+
+    def read(scene: int, block: int) -> BlockPixels:
+        with begun.at("read", scene, block):
+            return reader(scene, block)
+
+    def write(mask: BlockMask) -> LedgerRow:
+        with begun.at("write", mask.scene, mask.block):
+            return writer(mask)
+
+    with (
+        Watchdog(tell, lambda: at_work(begun.under_way(), names)) as dog,
+        ThreadPoolExecutor(1) as reading,
+        ThreadPoolExecutor(1) as writing,
+    ):
         ahead: deque[Future[BlockPixels]] = deque()
         behind: deque[Future[LedgerRow]] = deque()
 
@@ -30,8 +51,15 @@ def run_inline(work: Work, device: str) -> Iterator[LedgerRow]:
         while ahead:
             pixels = ahead.popleft().result()
             submit()
-            behind.append(writing.submit(write, predict(pixels)))
+            with begun.at("predict", pixels.scene, pixels.block):
+                mask = predict(pixels)
+            behind.append(writing.submit(write, mask))
+            del pixels, mask  # they may be large, and the next are coming
             while len(behind) > 1:
-                yield behind.popleft().result()
+                row = behind.popleft().result()
+                dog.done()
+                yield row
         for future in behind:
-            yield future.result()
+            row = future.result()
+            dog.done()
+            yield row

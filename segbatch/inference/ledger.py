@@ -36,8 +36,8 @@ class LedgerRow:
         confusion: Rows of the confusion matrix, or None where there is no label.
         windows: Windows run through the model.
         started: When reading began, in seconds since the epoch.
-        seconds: Seconds by stage: read, wait (for the model), predict (of which upload to the device, forward and
-            download), write.
+        seconds: Seconds by stage: read, wait (for the model), idle (of the model, before it had this block), predict
+            (of which upload to the device, forward and download), write.
         error: Why the block failed, or None.
         note: What had to be changed to fit the device's memory; empty if nothing.
         memory: Bytes that the predicting process held.
@@ -191,7 +191,7 @@ def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
 
 
 def iterate_rows(folder: str | Path) -> Iterator[LedgerRow]:
-    """All rows that are whole, some blocks' several times; none where there is no folder."""
+    """All whole rows, also while they are written, some blocks' several times; none where there is no folder."""
     for path in sorted(Path(folder).glob("*.jsonl")):
         yield from _rows_of(path)
 

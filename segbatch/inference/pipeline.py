@@ -14,13 +14,15 @@ import ray
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.data.exceptions import ExecutionTimeoutError
 
 from segbatch.errors import SegbatchError, root_message
-from segbatch.inference.attempts import Attempts
+from segbatch.inference.attempts import ATTEMPTS, Attempts, under_way
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.pool import Bounds, Pool
 from segbatch.inference.rows import SECONDS, Row, mask_to_row, pixels_to_row, row_to_mask, row_to_pixels
 from segbatch.inference.stages import BlockMask, ReadStage, WriteStage
+from segbatch.inference.watch import Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
 from segbatch.masks import CLASS_MASK
 
@@ -47,7 +49,7 @@ _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 
-def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
+def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Iterator[LedgerRow]:
     """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running.
 
     A block that ends process after process is given up: its row has an error.
@@ -56,9 +58,10 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
         work: What to do.
         pool: Who predicts.
         bounds: How many blocks may be on their way.
+        tell: Says a line where no block is done for a long time.
 
     Raises:
-        SegbatchError: A model cannot be loaded, a file cannot be written, or Ray gave up.
+        SegbatchError: A model cannot be loaded, a file cannot be written, or nothing has moved for too long.
     """
     shared = _Shared((work, work.reader(), work.writer()))
     attempts = _attempts_folder(work)
@@ -124,10 +127,16 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds) -> Iterator[LedgerRow]:
                     raise SegbatchError(str(fatal))
                 yield LedgerRow.from_json(str(line))
 
+    def waited_for() -> str:
+        return f"{at_work(under_way(attempts), [scene.id for scene in work.scenes])}; {_cluster(pool)}"
+
     blocks = range(len(work.pending))
-    with _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight), _plain_errors():
+    with Watchdog(tell, waited_for) as dog, _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight):
         for first in range(0, len(blocks), _MOST_BLOCKS):
-            yield from map_some(blocks[first : first + _MOST_BLOCKS])
+            with _plain_errors(dog):
+                for row in map_some(blocks[first : first + _MOST_BLOCKS]):
+                    dog.done()
+                    yield row
     shutil.rmtree(attempts, ignore_errors=True)
 
 
@@ -183,7 +192,19 @@ def call_once(
 
 
 def _attempts_folder(work: Work) -> Path:
-    return Path(work.ledger) / "attempts"
+    return Path(work.ledger) / ATTEMPTS
+
+
+def _cluster(pool: Pool) -> str:
+    """What the cluster has now, and what the pool wants."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(has.get(name, 0) for has in nodes) for name in ("CPU", "GPU"))
+    wanted = f"{pool.cpus:g} CPUs{' and a GPU' if pool.use_gpu else ''} each"
+    count = f"{pool.min}" if pool.min == pool.max else f"{pool.min} to {pool.max}"
+    return (
+        f"the cluster has {len(nodes)} node{'' if len(nodes) == 1 else 's'} with {cpus:g} CPUs and {gpus:g} GPUs, "
+        f"and {count} predicting actor{'' if pool.max == 1 else 's'} with {wanted} are wanted"
+    )
 
 
 @contextmanager
@@ -203,16 +224,31 @@ def _quiet_context(no_progress_seconds: int, bytes_in_flight: int | None = None)
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Say in a line what Ray says in pages: the last one before it begins to tell what followed from it."""
+def _plain_errors(dog: Watchdog | None = None) -> Iterator[None]:
+    """Say in a line what Ray says in pages: the last one before it begins to tell what followed from it.
+
+    Args:
+        dog: Knows why nothing moves.
+    """
     try:
         yield
     except SegbatchError:
         raise
     except Exception as error:
+        if dog is not None and _is_standstill(error):
+            raise SegbatchError(
+                f"The run was given up: {dog.sentence()}. The blocks that are done are kept: run the same command "
+                "again, without --overwrite, to go on."
+            ) from error
         first = str(error).split("The above exception was the direct cause")[0]
         lines = [line.strip() for line in first.splitlines() if line.strip()]
         raise SegbatchError(f"The work failed on Ray: {lines[-1] if lines else type(error).__name__}") from error
+
+
+def _is_standstill(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ExecutionTimeoutError):
+        error = error.__cause__
+    return error is not None
 
 
 def _numbers(numbers: range, group: int) -> ray.data.Dataset:

@@ -12,7 +12,7 @@ import numpy as np
 from segbatch.inference.stages import DEVICE_SECONDS, BlockMask, BlockPixels
 from segbatch.masks import CLASS_MASK
 
-SECONDS = ("read", "wait", *DEVICE_SECONDS)
+SECONDS = ("read", "wait", "idle", *DEVICE_SECONDS)
 """Stages whose seconds travel with a class mask."""
 
 Row = dict[str, Any]

@@ -156,13 +156,15 @@ class PredictStage:
         plan = scenes[first]
         lattice = plan.grid.lattice
         self._predictor.prepare(len(plan.bands), plan.info.dtype, (lattice.window_height, lattice.window_width))
+        self._idle_since = time.perf_counter()
 
     def __call__(self, pixels: BlockPixels) -> BlockMask:
         """Predict a block."""
         waited = max(0.0, time.time() - pixels.started - pixels.seconds["read"])
         clock = time.perf_counter()
         arrays: dict[str, NDArray[np.uint8]] = {CLASS_MASK: np.zeros((0, 0), np.uint8)}
-        seconds = {**pixels.seconds, "wait": waited, **dict.fromkeys(DEVICE_SECONDS, 0.0)}
+        idle = clock - self._idle_since
+        seconds = {**pixels.seconds, "wait": waited, "idle": idle, **dict.fromkeys(DEVICE_SECONDS, 0.0)}
         windows, note = 0, ""
         if pixels.valid.size:
             plan = self._scenes[pixels.scene]
@@ -182,7 +184,8 @@ class PredictStage:
             }
             windows, note = prediction.windows, prediction.note
             seconds |= prediction.seconds
-        seconds["predict"] = time.perf_counter() - clock
+        self._idle_since = time.perf_counter()
+        seconds["predict"] = self._idle_since - clock
         return BlockMask(
             pixels.scene, pixels.block, arrays, windows, pixels.started, seconds, pixels.error, note, resident_memory()
         )

@@ -77,7 +77,7 @@ def misspelt(part: Any, whole: Manifest) -> Iterator[tuple[str, Manifest]]:
 
 
 def test_the_manifests_have_the_fields_that_their_kinds_have(manifests: Manifests, faults: Faults) -> None:
-    assert len(manifests) == 8
+    assert len(manifests) == 9
     for name, documents in manifests.items():
         for document in documents:
             assert not faults(document), name
@@ -392,6 +392,7 @@ OPERATOR = Pod("kuberay", {"app.kubernetes.io/component": "kuberay-operator"})
 NIGHTLY = Pod("segbatch", {"app.kubernetes.io/part-of": "segbatch", "app.kubernetes.io/component": "nightly"})
 NEIGHBOUR = Pod("segbatch", {})
 STRANGER = Pod("elsewhere", {**RAY, "ray.io/node-type": "worker"})
+PROMETHEUS = Pod("monitoring", {"app.kubernetes.io/name": "prometheus"})
 DNS = Pod("kube-system", {"k8s-app": "kube-dns"})
 OUTSIDE = Pod("", {})
 
@@ -454,10 +455,17 @@ def may(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
         (NIGHTLY, OUTSIDE, 80, False),
         (NIGHTLY, HEAD, 8265, False),
         (STRANGER, NIGHTLY, 443, False),
+        (PROMETHEUS, HEAD, 8080, True),
+        (PROMETHEUS, WORKER, 8080, True),
+        (PROMETHEUS, HEAD, 8265, False),
+        (STRANGER, WORKER, 8080, False),
+        (WORKER, PROMETHEUS, 9090, False),
     ],
 )
 def test_who_may_talk_to_whom(manifests: Manifests, source: Pod, target: Pod, port: int, expected: bool) -> None:
-    assert may(manifests["networkpolicy.yaml"], source, target, port) is expected
+    everywhere = [document for documents in manifests.values() for document in documents]
+    policies = [document for document in everywhere if document["kind"] == "NetworkPolicy"]
+    assert may(policies, source, target, port) is expected
 
 
 def test_policies_select_the_labels_that_pods_have(manifests: Manifests, raycluster: Manifest) -> None:

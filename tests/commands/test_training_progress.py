@@ -34,7 +34,7 @@ def epoch_event(epoch: int, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(module, "say", lines.append)
+    monkeypatch.setattr(module, "say", lambda message, **fields: lines.extend(message.split("\n")))
     return lines
 
 

@@ -1,5 +1,6 @@
 """The engine in one process: what blocks are made of leaves no trace, and errors come through."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,14 @@ import torch
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import SegbatchError
 from segbatch.geometry import BlockGrid
+from segbatch.inference import watch
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.finish import finish_scene
 from segbatch.inference.inline import run_inline
 from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.settings import Settings
+from segbatch.inference.stages import ReadStage
 from segbatch.inference.work import Work
 from segbatch.masks import read_window
 from segbatch.models.bundle import Bundle
@@ -116,3 +119,27 @@ def test_a_file_that_cannot_be_written_ends_the_run(
     done = {number for _, number in read_ledger(tmp_path / "ledger")}
     assert set(range(block)) <= done
     assert block not in done
+
+
+def test_a_read_that_hangs_is_told_of_and_waited_for(
+    tmp_path: Path, make_raster: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an image on a server that does not answer."""
+    image = make_raster(tmp_path / "a.tif", np.ones((2, 100, 100), np.uint8))
+    work = work_for(tmp_path, make_plan(image, 32, 1, Settings()), Settings())
+    told, lines = threading.Event(), []
+    read = ReadStage.__call__
+
+    def hang(self: ReadStage, scene: int, block: int) -> Any:
+        assert block != 5 or told.wait(60)
+        return read(self, scene, block)
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if "reading block 5 of a for " in line:
+            told.set()
+
+    monkeypatch.setattr(ReadStage, "__call__", hang)
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 0.3)
+    assert len(list(run_inline(work, "cpu", tell))) == 16
+    assert lines[-1].startswith("  No block was done for ")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from segbatch.errors import SegbatchError
-from segbatch.inference.ledger import LedgerRow, LedgerWriter, forget_scenes, read_ledger
+from segbatch.inference.ledger import LedgerRow, LedgerWriter, forget_scenes, iterate_rows, read_ledger
 
 
 def done(scene: str = "a", block: int = 0, **changes: Any) -> LedgerRow:
@@ -102,6 +102,17 @@ def test_success_wins_over_failure(tmp_path: Path, order: list[LedgerRow]) -> No
     for row in order:
         LedgerWriter(tmp_path).append(row)
     assert read_ledger(tmp_path)["a", 0] == done()
+
+
+def test_all_rows_come_one_by_one(tmp_path: Path) -> None:
+    rows = [done(), failed(), done(), done(block=1)]
+    for row in rows:
+        LedgerWriter(tmp_path).append(row)
+    (first, *_) = tmp_path.glob("*.jsonl")
+    with first.open("ab") as file:
+        file.write(b'{"scene": "a", "blo')
+    assert sorted(row.to_json() for row in iterate_rows(tmp_path)) == sorted(row.to_json() for row in rows)
+    assert list(iterate_rows(tmp_path / "nothing")) == []
 
 
 def test_scenes_are_forgotten_for_good(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SegbatchError
-from segbatch.inference import pipeline
+from segbatch.inference import pipeline, watch
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.finish import finish_scene
 from segbatch.inference.inline import run_inline
@@ -123,7 +124,7 @@ def test_ray_and_inline_give_the_same_bytes_and_rows(
     assert failed
     assert {scene for scene, _ in failed} == {"cut"}
     for row in rows["ray"]:
-        assert set(row.seconds) == {"read", "wait", "predict", "upload", "forward", "download", "write"}
+        assert set(row.seconds) == {"read", "wait", "idle", "predict", "upload", "forward", "download", "write"}
         assert row.memory > 0 or row.error is not None
 
 
@@ -231,6 +232,53 @@ def test_a_block_that_ends_each_process_is_given_up_and_the_others_are_done(
     assert {key: what(row) for key, row in rows.items()} == {key: row for key, row in clean.items() if key in rows}
     assert read_ledger(work.ledger)["good", 5].error == bad.error
     assert not (Path(work.ledger) / "attempts").exists()
+
+
+def test_a_run_in_which_nothing_moves_says_why_and_ends(
+    scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an image's server does not answer."""
+
+    class Hanging(Work):
+        def reader(self) -> Any:
+            read = Work.reader(self)
+
+            def call(scene: int, block: int) -> Any:
+                if (scene, block) == (0, 5):
+                    time.sleep(90)
+                return read(scene, block)
+
+            return call
+
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 3.0)
+    monkeypatch.setattr(pipeline, "_NO_PROGRESS_SECONDS", 15)
+    work = work_for(tmp_path / "run", scenes, tiny_bundle)
+    hanging, told = Hanging(*(getattr(work, field.name) for field in fields(work))), list[str]()
+    with pytest.raises(SegbatchError) as caught:
+        list(run_ray(hanging, POOL, BOUNDS, told.append))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert re.match(r"The run was given up: no block was done for \d+ s: reading block 5 of good for \d+ s", message)
+    assert "the cluster has 1 node with 4 CPUs" in message
+    assert message.endswith("run the same command again, without --overwrite, to go on.")
+    assert any(re.match(r"  No block was done for \d+ s: reading block 5 of good for", line) for line in told)
+    # What was done is kept.
+    assert len(read_ledger(work.ledger)) == len(work.pending) - 1
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_a_gpu_says_so(
+    scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 3.0)
+    monkeypatch.setattr(pipeline, "_NO_PROGRESS_SECONDS", 10)
+    work, told = work_for(tmp_path / "run", scenes, tiny_bundle), list[str]()
+    with pytest.raises(SegbatchError, match="The run was given up: no block was done for"):
+        list(run_ray(work, replace(POOL, use_gpu=True), BOUNDS, told.append))
+    assert "nothing is being read, predicted or written" in told[-1]
+    assert "with 4 CPUs and 0 GPUs, and 1 predicting actor with 0.5 CPUs and a GPU each are wanted" in told[-1]
 
 
 def test_items_are_mapped_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
