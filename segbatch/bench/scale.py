@@ -158,7 +158,7 @@ def measure_planning(folder: Path, blocks: int) -> Planning:
     ledger = folder / f"ledger{blocks}"
     ledger.mkdir()
     size = _write_ledger(ledger, round(0.95 * blocks))
-    return cast(Planning, alone(_plan_and_resume, ledger, blocks, size))
+    return alone(_plan_and_resume, ledger, blocks, size)
 
 
 def print_scale(dispatches: list[Dispatch], plannings: list[Planning]) -> None:

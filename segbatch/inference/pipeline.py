@@ -93,6 +93,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
         # One row a Ray block all the way: batches are then views of shared memory, never copies. But for small blocks:
         # to copy these takes less than a task for each.
         tasks = -(-len(numbers) // bounds.group)
+        kind: dict[str, Any] = {"accelerator_type": pool.accelerator} if pool.use_gpu and pool.accelerator else {}
         rows = (
             _numbers(numbers, bounds.group)
             .map_batches(
@@ -116,7 +117,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
                 ),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus if pool.use_gpu else None,
-                **({"accelerator_type": pool.accelerator} if pool.use_gpu and pool.accelerator else {}),
+                **kind,
                 zero_copy_batch=True,
             )
             .map_batches(write_block, batch_size=1, num_cpus=_IO_CPUS, zero_copy_batch=True)
