@@ -29,6 +29,7 @@ failed. A kind that this machine does not allow is skipped, with the reason. Kin
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -62,6 +63,7 @@ def main() -> int:
         parser.error(f"unknown kind {unknown[0]!r}; there are {', '.join(KINDS)}")
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then, too
     outcomes = []
     ground = Ground(folder)
     with ground.stack:

@@ -73,7 +73,7 @@ class Worker(OnCluster):
                 if found := self.cluster.find(self.title):
                     process = self.rng.choice(found)
                     try:
-                        title = " ".join(process.cmdline())[:60]
+                        title = " ".join(" ".join(process.cmdline()).split())[:60]
                         process.kill()
                     except psutil.Error:
                         continue
