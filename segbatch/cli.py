@@ -11,7 +11,7 @@ import typer
 
 from segbatch import __version__
 from segbatch.bench.app import app as bench
-from segbatch.commands.show import print_lines, show, show_new
+from segbatch.commands.show import complain, print_lines, show, show_new
 from segbatch.errors import SegbatchError, root_message
 from segbatch.redaction import redact
 from segbatch.submit.app import add_submit
@@ -41,7 +41,7 @@ def _folder(text: object) -> Path:
     try:
         return Path(local_folder(str(text)))  # Path alone would make s3:/bucket of s3://bucket
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(redact(str(error))) from error
 
 
 Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]
@@ -378,23 +378,16 @@ def main(arguments: list[str] | None = None) -> None:
         raise
     except SegbatchError as error:
         if debug:
-            _complain(traceback.format_exc())
-        _complain(f"Error: {error}\n")
+            complain(traceback.format_exc())
+        complain(f"Error: {error}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        _complain(
-            traceback.format_exc() if debug else f"Error: {root_message(error)}\nAdd --debug for the traceback.\n"
-        )
+        complain(traceback.format_exc() if debug else f"Error: {root_message(error)}\nAdd --debug for the traceback.\n")
         sys.exit(1)
-
-
-def _complain(text: str) -> None:
-    """Tracebacks are written here, too: Python would show the secrets of addresses in them."""
-    sys.stderr.write(redact(text))
 
 
 def _load(path: Path, overrides: list[str] | None) -> "RunConfig":
