@@ -38,7 +38,7 @@ def _folder(text: object) -> Path:
     try:
         return Path(local_folder(str(text)))  # Path alone would make s3:/bucket of s3://bucket
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(redact(str(error))) from error
 
 
 Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]

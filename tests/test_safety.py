@@ -36,7 +36,7 @@ RULES: dict[str, Rule] = {
     "create_subprocess_shell": lambda call: True,
     "subprocess.getoutput": lambda call: True,
     "torch.load": lambda call: not has(call, weights_only=True),
-    "np.load": lambda call: not has(call, allow_pickle=False),
+    "np.load": lambda call: has(call, allow_pickle=True),  # by default it refuses
     "Environment": lambda call: not has(call, autoescape=True),
     "pd.read_pickle": lambda call: True,
 }
@@ -75,7 +75,6 @@ def test_nothing_unsafe_is_called() -> None:
         "torch.load(path)",
         "torch.load(path, weights_only=False)",
         "np.load(path, allow_pickle=True)",
-        "np.load(path)",
         "tempfile.mktemp()",
         "Environment(loader=loader)",
         "yaml.load(text, Loader=yaml.Loader)",

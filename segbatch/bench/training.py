@@ -129,7 +129,7 @@ def trainer_loop(job: TrainingJob, folder: Path, count: int) -> Pace:
     with ray_session("local") as resources:
         use_gpu = resources.wants_gpu(job.settings.use_gpu, count)
         storage = folder / "storage"
-        workers = Workers(count, count, job.threads, use_gpu, 0)
+        workers = Workers(count, count, job.threads, use_gpu, 0, local=True)
         fit(job, workers, storage, f"train{count}", folder / f"bundle{count}", listen)
     shutil.rmtree(storage)
     way = f"segbatch, {count} worker{'s' if count > 1 else ''} of {job.threads} thread{'s' if job.threads > 1 else ''}"

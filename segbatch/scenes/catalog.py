@@ -125,7 +125,8 @@ def expand(
     """
     path = resolve(image, root)
     images = [path]
-    if glob.has_magic(image) and not os.path.exists(path):
+    remote = "://" in image or image.startswith("/vsi")  # a question mark begins its query
+    if not remote and glob.has_magic(image) and not os.path.exists(path):
         # A folder called 'site [1]' is no pattern.
         pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
         images = sorted(glob.glob(pattern, recursive=True))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segbatch.redaction import redact
+
 if TYPE_CHECKING:
     from segbatch.submit.job import Cluster, Wanted
 
@@ -113,7 +115,7 @@ def status(job_id: JobId, address: Address = None) -> None:
     from segbatch.submit.show import status_lines
 
     for name, value in status_lines(_connect(address).job(job_id)):
-        out.print(f"{name:<10}{value}", markup=False, soft_wrap=True)
+        out.print(f"{name:<10}{redact(value)}", markup=False, soft_wrap=True)
 
 
 @jobs.command()

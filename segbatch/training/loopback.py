@@ -36,7 +36,7 @@ class LoopbackConfig(TorchConfig):
         return _LoopbackBackend
 
 
-class _LoopbackBackend(_TorchBackend):
+class _LoopbackBackend(_TorchBackend):  # type: ignore[misc]  # Ray has no public name for it
     def on_start(self, worker_group: Any, backend_config: LoopbackConfig) -> None:
         """Join the workers in a process group."""
         backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"

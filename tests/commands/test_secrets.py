@@ -1,13 +1,12 @@
 """Planted secrets turn up in no file of a run and in nothing that is said."""
 
 import base64
+import csv
 import json
-import re
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -38,61 +37,24 @@ PLANTED = [USER, PASSWORD, *SECRETS.values(), *SIGNATURES.values()]
 
 
 class Site:
-    """A web server that gives its files to those who know the password and the signatures."""
+    """`guarded_site` at work."""
 
-    def __init__(self, folder: Path) -> None:
-        site = self
-        self.folder, self.refused = folder, 0
-        known = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    def __init__(self, folder: Path, known: Path) -> None:
+        self._known = known
+        self.sign()
+        command = [sys.executable, str(Path(__file__).with_name("guarded_site.py")), str(folder), str(known)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.host = f"127.0.0.1:{int(self.process.stdout.readline())}"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.answer(body=False)
-
-            def do_GET(self) -> None:
-                self.answer(body=True)
-
-            def answer(self, body: bool) -> None:
-                parts = urlsplit(self.path)
-                signed = {name: values[0] for name, values in parse_qs(parts.query).items()} == SIGNATURES
-                if self.headers.get("Authorization") != known:
-                    self.send_response(401)
-                    self.send_header("WWW-Authenticate", 'Basic realm="scenes"')
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                file = site.folder / parts.path.lstrip("/")
-                if not signed or not file.is_file():
-                    site.refused += not signed
-                    self.send_response(403 if not signed else 404)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                content = file.read_bytes()
-                wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-                first, last = 0, len(content) - 1
-                if wanted:
-                    first, last = int(wanted[1]), min(last, int(wanted[2] or last))
-                part = content[first : last + 1]
-                self.send_response(206 if wanted else 200)
-                if wanted:
-                    self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-                self.send_header("Accept-Ranges", "bytes")
-                self.send_header("Content-Length", str(len(part)))
-                self.end_headers()
-                if body:
-                    self.wfile.write(part)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def sign(self) -> None:
+        """From now on take these signatures alone."""
+        basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        self._known.write_text(json.dumps({"authorization": basic, "signatures": SIGNATURES}))
 
     def address(self, name: str, query: str | None = None) -> str:
         signed = "&".join(f"{key}={value}" for key, value in SIGNATURES.items())
-        host = f"127.0.0.1:{self.server.server_port}"
-        return f"http://{USER}:{PASSWORD}@{host}/{name}?{signed if query is None else query}"
+        return f"http://{USER}:{PASSWORD}@{self.host}/{name}?{signed if query is None else query}"
 
 
 @pytest.fixture
@@ -107,10 +69,10 @@ def site(tmp_path: Path, make_raster: MakeRaster, paint: Paint, monkeypatch: pyt
     damaged = Path(make_raster(folder / "damaged.tif", paint(300, 300, 2), tiled=True, blockxsize=64, blockysize=64))
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 3])
-    found = Site(folder)
+    found = Site(folder, tmp_path / "known.json")
     yield found
-    found.server.shutdown()
-    found.server.server_close()
+    found.process.kill()
+    found.process.communicate()
 
 
 @pytest.fixture
@@ -169,9 +131,8 @@ def test_no_secret_of_an_address_is_left(
     document = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     assert [scene["status"] for scene in document["scenes"]] == ["done", "failed"]
     assert [scene["id"] for scene in document["scenes"]] == ["good", "damaged"]
-    host = f"127.0.0.1:{site.server.server_port}"
-    assert document["scenes"][0]["image"].startswith(f"http://***@{host}/good.tif?***")
-    assert f"***@{host}/damaged.tif" in document["failed"][0]["error"]
+    assert document["scenes"][0]["image"].startswith(f"http://***@{site.host}/good.tif?***")
+    assert f"***@{site.host}/damaged.tif" in document["failed"][0]["error"]
     # The report that the command writes shows the scene itself; later ones say why they cannot.
     page = tmp_path / "run" / "report" / "report.html"
     assert "cannot be shown" not in page.read_text()
@@ -186,7 +147,6 @@ def test_no_secret_of_an_address_is_left(
     assert "cannot be shown" not in page.read_text()
     assert not said(text)
     assert not leaks(tmp_path / "run")
-    assert site.refused == 0
 
 
 def test_a_schedule_keeps_no_secrets_and_knows_its_scenes_by_a_new_signature(
@@ -200,11 +160,12 @@ def test_a_schedule_keeps_no_secrets_and_knows_its_scenes_by_a_new_signature(
     assert not leaks(out)
     assert "gone" in (out / "index.csv").read_text()
     monkeypatch.setitem(SIGNATURES, "sig", "plantedRenewed10")
+    site.sign()
     code, text = run("predict", tiny_bundle, site.address("good.tif"), *more)
     assert code == 0, text
-    assert "1 new" not in (out / "runs.csv").read_text()
-    rows = (out / "index.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows[1:]] == ["good"]
+    scenes, runs = (list(csv.DictReader((out / name).open())) for name in ("index.csv", "runs.csv"))
+    assert [row["scene"] for row in scenes] == ["good"]
+    assert [(row["new"], row["skipped"]) for row in runs] == [("1", "0"), ("0", "1")]
     assert "plantedRenewed10" not in text
     assert not leaks(out)
 

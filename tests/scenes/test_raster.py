@@ -389,6 +389,24 @@ def test_a_thumbnail_has_the_valid_mask_of_its_own_pixels(tmp_path: Path, make_r
     assert pixels.valid[25:].mean() > 0.9
 
 
+def test_code_in_a_vrt_is_not_executed(
+    tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GDAL_VRT_ENABLE_PYTHON", raising=False)  # who sets it wants it
+    source, executed = make_raster(tmp_path / "a.tif", random_pixels("uint8", 1, 8, 8)), tmp_path / "executed"
+    code = f"open({str(executed)!r}, 'w')\ndef f(*arguments, **more):\n    pass\n"
+    vrt = tmp_path / "a.vrt"
+    vrt.write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" '
+        'subClass="VRTDerivedRasterBand"><PixelFunctionType>f</PixelFunctionType><PixelFunctionLanguage>Python'
+        f"</PixelFunctionLanguage><PixelFunctionCode><![CDATA[{code}]]></PixelFunctionCode><SimpleSource>"
+        f"<SourceFilename>{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises((InputError, SceneReadError)), open_scene(str(vrt)) as scene:
+        scene.read(scene.info.window, (1,))
+    assert not executed.exists()
+
+
 def test_the_naip_images_have_four_data_bands(data_dir: Path) -> None:
     """Their fourth band is tagged as alpha and named nir."""
     with open_scene(str(data_dir / "naip" / "m_3707504_ne_image.tif")) as scene:
