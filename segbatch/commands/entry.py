@@ -75,5 +75,5 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
         sys.exit(1)
 
 
-def _trace(debug: bool) -> dict[str, str]:
+def _trace(debug: bool) -> dict[str, Any]:
     return {"traceback": traceback.format_exc()} if debug else {}
