@@ -11,6 +11,7 @@ from segbatch import __version__
 from segbatch.bench.app import app as bench
 from segbatch.commands.show import print_lines, show, show_new
 from segbatch.commands.status import add_status
+from segbatch.redaction import redact
 from segbatch.submit.app import add_submit
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ class JsonLines(io.TextIOBase):
         return "utf-8"
 
     @property
-    def errors(self) -> str:
+    def errors(self) -> str:  # type: ignore[override]
         """Likewise."""
         return "strict"
 

@@ -96,6 +96,7 @@ def test_a_node_exports_what_the_ledger_says(
     assert found["ray_segbatch_blocks_left", ()] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_node_exports_how_a_training_goes(tmp_path: Path) -> None:

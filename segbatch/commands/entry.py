@@ -88,5 +88,5 @@ def _show_traceback(debug: bool, form: Format) -> None:
         sys.stderr.write(redact(traceback.format_exc()))
 
 
-def _trace(debug: bool) -> dict[str, str]:
+def _trace(debug: bool) -> dict[str, Any]:
     return {"traceback": traceback.format_exc()} if debug else {}

@@ -140,7 +140,7 @@ def _search(folder: RunFolder, content: dict[str, Any]) -> dict[str, Any] | None
     known = content.get("tune")
     if not known:
         return None
-    ended, begun = set(), set()
+    ended, begun = set[int](), set[int]()
     with suppress(OSError):
         for line in (folder.tune / "trials.jsonl").read_bytes().splitlines():
             with suppress(ValueError, KeyError, TypeError):

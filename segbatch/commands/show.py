@@ -1,6 +1,5 @@
 """What a command prints when it is done, and the exit code that it ends with."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +55,6 @@ def show_new(command: "Callable[[], Outcome]", folder: Path, overwrite: bool) ->
     for scene, why in outcome.failed:
         say(f"Failed: {scene}: {why}")
     return EXIT_SCENES_FAILED if outcome.failed else 0
-
-
-def complain(text: str) -> None:
-    """Write an error, also its traceback, in which Python would show the secrets of addresses."""
-    sys.stderr.write(redact(text))
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
