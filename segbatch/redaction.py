@@ -13,23 +13,26 @@ from urllib.parse import parse_qsl
 
 _HIDDEN = "***"
 
-_END = "\\s\"'<>"
+_END = '\\s"<>'
 _ADDRESS = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://|https?:/)"  # of one slash, where somebody took it for a path
-    rf"(?P<user>[^/?#{_END}]*@)?(?P<path>[^?#{_END}]*)(?P<tail>[?#][^{_END}]*)?"
+    rf"(?P<user>[^/?#{_END}]*@)?(?P<path>[^?#'{_END}]*)(?P<tail>[?#][^{_END}]*)?"
 )
 _GDAL = re.compile(rf"(?P<start>/vsi[a-z0-9_]+)\?(?P<tail>[^{_END}]*)")
 """GDAL's way to put an address, and how to reach it, into a query of its own."""
 
-_MARKS = ".,:;)]}"
+_MARKS = ".,:;)]}'"
 """At the end of an address they are the sentence's."""
 
 _RENEWED = re.compile(
-    "(x-amz|x-goog|x-ms)-.*|.*(sig|token|key|secret|pass|credential|expires|policy|auth).*"
-    "|s[evprt]|sks|skv|ske|skt|skoid|sktid|ss|srt|sdd|saoid|suoid|scid|sip",
+    "x-(amz|goog|ms)-.*|awsaccesskeyid|googleaccessid|key-pair-id|sig|signature|expires|policy|credential"
+    "|((access|auth|id|security|session)[-_]?)?token|(access|api|subscription)[-_]?key|apikey|secret|password|passwd",
     re.IGNORECASE,
 )
 """Parameters of signed addresses, which differ each time that an address is signed."""
+
+_RENEWED_BESIDE_SIG = re.compile("s[evprt]|sks|skv|ske|skt|skoid|sktid|ss|srt|sdd|saoid|suoid|scid|sip", re.IGNORECASE)
+"""Likewise, where one of them is called sig; elsewhere they may be anything."""
 
 
 def redact(text: str) -> str:
@@ -75,10 +78,12 @@ def _tail(text: str) -> str:
     query = text.rstrip(_MARKS)
     if not query[1:] or query[1:].startswith(_HIDDEN) or (query[0] == "#" and "=" not in query):
         return text
+    pairs = parse_qsl(query[1:], keep_blank_values=True)
+    signed = any(name.lower() == "sig" for name, _ in pairs)
     told = [
         (name, redact(value))
-        for name, value in parse_qsl(query[1:], keep_blank_values=True)
-        if not _RENEWED.fullmatch(name)
+        for name, value in pairs
+        if not _RENEWED.fullmatch(name) and not (signed and _RENEWED_BESIDE_SIG.fullmatch(name))
     ]
     digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8] if told else ""
     return f"?{_HIDDEN}{digest}{text[len(query) :]}"

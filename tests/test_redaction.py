@@ -68,3 +68,18 @@ def test_a_second_time_changes_nothing(text: str) -> None:
 def test_plain_data_is_gone_through() -> None:
     data = {"a": ["s3://k:s@b", {"b": ("x", "http://h?sig=1")}], "n": 1, "none": None}
     assert redact_all(data) == {"a": ["s3://***@b", {"b": ["x", "http://h?***"]}], "n": 1, "none": None}
+
+
+def test_a_query_that_names_a_file_tells_addresses_apart() -> None:
+    assert redact("https://h/get?key=a.tif") != redact("https://h/get?key=b.tif")
+    assert redact("https://h/get?design=1&st=2") != redact("https://h/get?design=1&st=3")
+    one, two = (redact(f"https://h/a.tif?sv=2024&st={when}&sig=S3cr{when}") for when in ("1", "2"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    "address", ["https://u:pa'ss@host/a.tif", "https://host/a.tif?sig=ab'ss", "'https://u:ss@h/a'"]
+)
+def test_quotes_hide_nothing(address: str) -> None:
+    assert "ss" not in redact(f"{address} is damaged")
+    assert redact(f"{address} is damaged").endswith(" is damaged")

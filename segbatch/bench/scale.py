@@ -27,6 +27,7 @@ from segbatch.inference.files import BlockWriter
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import ScenePlan, costs, plan_scene
 from segbatch.inference.pool import bound_blocks, plan_pool
+from segbatch.inference.rows import SECONDS
 from segbatch.inference.settings import Settings
 from segbatch.inference.stages import DEVICE_SECONDS, BlockMask, BlockPixels, PredictStage, ReadStage
 from segbatch.inference.tally import tally_ledger
@@ -283,7 +284,7 @@ class _Sleep:
     def __call__(self, pixels: BlockPixels) -> BlockMask:
         waited = time.time() - pixels.started
         time.sleep(self._seconds)
-        seconds = {"read": 0.0, "wait": waited, **dict.fromkeys(DEVICE_SECONDS, self._seconds)}
+        seconds = {**dict.fromkeys(SECONDS, 0.0), "wait": waited, "predict": self._seconds}
         mask: NDArray[Any] = np.zeros((_SIDE, _SIDE), np.uint8)
         return BlockMask(
             pixels.scene, pixels.block, {CLASS_MASK: mask}, 1, pixels.started, seconds, note=str(os.getpid())

@@ -108,8 +108,10 @@ def adopt(folder: RunFolder) -> Index | None:
     rows = gather_rows(staged.ledger, set(known.scenes))
     record = RunFolder(folder.next / "adopted").ledger / "scenes.json"
     classes = len(json.loads(record.read_text(encoding="utf-8"))["classes"])
-    for scene, why in known.failures.items():
-        rows += LedgerRow.failed(scene, 0, why, num_classes=classes, started=0.0).to_line()
+    rows += b"".join(
+        LedgerRow.failed(scene, 0, why, num_classes=classes, started=0.0).to_line()
+        for scene, why in known.failures.items()
+    )
     folder.ledger.mkdir(parents=True, exist_ok=True)
     forget_scenes(folder.ledger, {*known.scenes, *known.forgotten, *known.failures})
     number = known.index.runs[-1].number

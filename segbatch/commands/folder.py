@@ -192,7 +192,7 @@ class RunFolder:
             (self.report, mapped or "training" in content),
             (self.index, mapped),
             (self.runs, mapped),
-            (self.usage, mapped or "training" in content or "tune" in content),
+            (self.usage, mapped or "training" in content or "tune" in content or bool(self.calls())),
         ):
             if folder.exists() and not ours:
                 raise InputError(
@@ -221,7 +221,11 @@ class RunFolder:
         for model in self.path.glob("model-int8-*.onnx"):
             model.unlink()
         if self.usage.exists():
-            self.write_calls([call for call in self.calls() if call.get("step") != "mapping"])
+            kept = [call for call in self.calls() if call.get("step") != "mapping"]
+            if kept:
+                self.write_calls(kept)
+            else:
+                self.usage.unlink()
         self.update(mapping=None, evaluation=None, cost=None)
 
 

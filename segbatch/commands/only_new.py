@@ -38,6 +38,7 @@ from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.finish import is_finished
 from segbatch.inference.plan import differences, scene_fingerprint
 from segbatch.models.card import bundle_hash, read_card
+from segbatch.redaction import redact
 from segbatch.scenes.catalog import with_known_ids
 
 
@@ -85,7 +86,7 @@ def finish_adoption(folder: RunFolder) -> None:
 
 def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     folder, clock = request.folder, {"start": time.time()}
-    refs = with_known_ids(request.refs, {entry.image: entry.id for entry in index.scenes})
+    refs = with_known_ids(request.refs, {redact(entry.image): entry.id for entry in index.scenes})
     known = {entry.id for entry in index.scenes}
     # Before anything is read: a file that is still being written is another one afterwards.
     stamps = {ref.id: stamp(ref) for ref in refs if ref.id not in known or not _is_gone(ref.image)}

@@ -12,7 +12,7 @@ from segbatch.commands.record import RunRecord
 from segbatch.errors import InputError
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
 from segbatch.inference.finish import is_finished
-from segbatch.inference.ledger import forget_scenes
+from segbatch.inference.ledger import forget_scenes, iterate_rows
 from segbatch.inference.plan import ScenePlan, changed_scenes, differences
 from segbatch.inference.tally import SceneTally, tally_ledger
 from segbatch.masks import CLASS_MASK
@@ -64,8 +64,10 @@ def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> 
     A damaged file that was replaced costs its own blocks, not those of the scenes that are done.
     """
     changed = changed_scenes(known, new)
-    if changed is None or not RunRecord.is_in(folder):
+    if changed is None:
         return False
+    if not RunRecord.is_in(folder):  # killed before anything was mapped
+        return next(iterate_rows(folder.ledger), None) is None
     record = RunRecord.load(folder)
     tallies = tally_ledger(folder.ledger, record.blocks, len(record.classes))
     if any(tally.done.any() and not tally.errors for scene, tally in tallies.items() if scene in changed):

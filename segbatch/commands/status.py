@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segbatch.log import finite
+from segbatch.redaction import redact, redact_all
 
 if TYPE_CHECKING:
     from segbatch.commands.folder import RunFolder
@@ -41,7 +42,7 @@ def status(
     with suppress(KeyboardInterrupt):  # the way to end a watch
         for number, found in enumerate(_looks(RunFolder(run_dir), watch)):
             if as_json:
-                out.print(json.dumps(finite(asdict(found))), markup=False, soft_wrap=True)
+                typer.echo(json.dumps(redact_all(finite(asdict(found)))))
                 continue
             if number and out.is_terminal:
                 out.clear()
@@ -50,7 +51,7 @@ def status(
             lines = status_lines(found)
             width = max(len(name) for name, _ in lines)
             for name, text in lines:
-                out.print(f"{name:<{width}}  {text}", markup=False, soft_wrap=True)
+                out.print(f"{name:<{width}}  {redact(text)}", markup=False, soft_wrap=True)
 
 
 def _looks(folder: "RunFolder", seconds: float | None) -> "Iterator[Status]":

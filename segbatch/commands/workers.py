@@ -195,4 +195,7 @@ def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
         return Crew(None, inline_workers(inference))
     accelerator = None if inference.use_gpu is False else inference.actors.accelerator
     resources = stack.enter_context(ray_session(request.address)).with_gpus_of(accelerator)
+    if accelerator is not None:
+        # A cluster may have none of this kind at the moment; to go on without would be slow and dear.
+        inference = inference.model_copy(update={"use_gpu": True})
     return Crew(resources, ray_workers(inference, resources), accelerator)

@@ -199,11 +199,15 @@ def _attempts_folder(work: Work) -> Path:
 def _cluster(pool: Pool) -> str:
     """What the cluster has now, and what the pool wants."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = (sum(has.get(name, 0) for has in nodes) for name in ("CPU", "GPU"))
-    wanted = f"{pool.cpus:g} CPUs{' and a GPU' if pool.use_gpu else ''} each"
+    cpus = sum(has.get("CPU", 0) for has in nodes)
+    kind = f"accelerator_type:{pool.accelerator}" if pool.accelerator else None
+    gpus = sum(has.get("GPU", 0) for has in nodes if kind is None or kind in has)
+    name = f"{pool.accelerator} GPU" if pool.accelerator else "GPU"
+    share = f" and {'a' if pool.gpus == 1 else f'{pool.gpus:g} of a'} {name}" if pool.use_gpu else ""
+    wanted = f"{pool.cpus:g} CPUs{share} each"
     count = f"{pool.min}" if pool.min == pool.max else f"{pool.min} to {pool.max}"
     return (
-        f"the cluster has {len(nodes)} node{'' if len(nodes) == 1 else 's'} with {cpus:g} CPUs and {gpus:g} GPUs, "
+        f"the cluster has {len(nodes)} node{'' if len(nodes) == 1 else 's'} with {cpus:g} CPUs and {gpus:g} {name}s, "
         f"and {count} predicting actor{'' if pool.max == 1 else 's'} with {wanted} are wanted"
     )
 

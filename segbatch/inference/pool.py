@@ -11,8 +11,9 @@ _BYTES_TOGETHER = 8 * 2**20
 
 _MOST_TOGETHER = 32
 
-_TURNS = 8
-"""How often each actor has its turn at least, so that all have work until the end."""
+_TURNS = 64
+"""How often each actor has its turn at least: all have work until the end, and what is on its way when a run is killed
+is a small part of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,7 +249,10 @@ class WriteStage:
                 raise SceneReadError(str(problem)) from problem
         if plan.id not in self._created:
             # Here and not before the run: of ten thousand small scenes it takes as long as all else that is written.
-            self._writer.create(plan)
+            try:
+                self._writer.create(plan)
+            except InputError as problem:  # another scene's
+                raise SceneReadError(str(problem)) from problem
             self._created.add(plan.id)
         self._writer.write(plan, predicted.block, {**predicted.arrays, CLASS_MASK: mask})
         return LedgerRow.of(

@@ -41,7 +41,7 @@ class _LoopbackBackend(_TorchBackend):  # type: ignore[misc]  # Ray has no publi
         """Join the workers in a process group."""
         backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
         # A new file for each start: of an older one they would learn where dead workers were.
-        place = (Path(backend_config.folder) / uuid.uuid4().hex).as_uri()
+        place = str(Path(backend_config.folder) / uuid.uuid4().hex)
         count = len(worker_group)
         ray.get(
             [
@@ -54,7 +54,9 @@ class _LoopbackBackend(_TorchBackend):  # type: ignore[misc]  # Ray has no publi
 
 
 def _join(backend: str, place: str, rank: int, count: int, timeout: timedelta) -> None:
-    torch.distributed.init_process_group(backend, init_method=place, rank=rank, world_size=count, timeout=timeout)
+    # As a store and not as an address: PyTorch takes the latter's escaped characters as they are.
+    store = torch.distributed.FileStore(place, count)  # type: ignore[attr-defined]
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
 
 
 def loopback_environment() -> dict[str, str]:

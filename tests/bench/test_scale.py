@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from segbatch.bench.app import app
 from segbatch.bench.scale import (
     Dispatch,
+    _Read,
+    _Sleep,
     _write_ledger,
     measure_dispatch,
     measure_planning,
@@ -20,6 +22,7 @@ from segbatch.bench.scale import (
 )
 from segbatch.bench.scenes import ManyScenes, print_scenes
 from segbatch.errors import InputError
+from segbatch.inference.rows import mask_to_row, row_to_mask
 from segbatch.inference.tally import tally_ledger
 
 
@@ -36,6 +39,12 @@ def test_a_simulated_scene_has_a_block_for_each_core(blocks: int) -> None:
     plan = simulated_scene(blocks)
     assert blocks <= len(plan.grid) < blocks + 2 * blocks**0.5 + 1
     assert len(plan.grid) == plan.grid.lattice.rows * plan.grid.lattice.cols
+
+
+def test_what_a_simulated_gpu_gives_travels_as_a_real_one_s() -> None:
+    mask = _Sleep(0.0)(_Read()(0, 3))
+    found = row_to_mask(mask_to_row(mask, ["class_mask"]))
+    assert (found.block, found.windows, found.note) == (3, 1, mask.note)
 
 
 def test_a_simulated_ledger_has_the_rows_of_a_real_one(tmp_path: Path) -> None:

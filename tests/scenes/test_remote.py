@@ -1,8 +1,10 @@
 """Files on the web: what tells their versions apart, and servers that are busy or say nothing."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -60,45 +62,62 @@ def test_what_is_not_on_the_web_has_none(uri: str) -> None:
     assert etag(uri) is None
 
 
+SERVER = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+content, answers = open(sys.argv[1], "rb").read(), sys.argv[2:]
+
+class Busy(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        answer = "404" if self.path != "/a.tif" else answers.pop(0) if answers else "200"
+        if answer == "silence":
+            time.sleep(60)
+        body, code = (content, 200) if answer == "200" else (b"", int(answer))
+        asked = self.headers.get("Range")
+        if asked and body:
+            first, last = asked.removeprefix("bytes=").split("-")
+            body, code = body[int(first) : int(last) + 1], 206
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        if code == 206:
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(body) - 1}/{len(content)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+web = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+web.daemon_threads = True
+print(web.server_port, flush=True)
+web.serve_forever()
+"""
+
+
 @pytest.fixture
 def busy(tmp_path: Path, make_raster: Callable[..., str]) -> Iterator[Callable[[list[str]], str]]:
-    """A function that takes how the first requests are answered ("503", "silence"), and gives an image's URL."""
-    content = Path(make_raster(tmp_path / "a.tif", np.ones((3, 20, 30), np.uint8))).read_bytes()
-    answers: list[str] = []
-    over = threading.Event()
+    """A function that takes how the first requests are answered ("503", "silence"), and gives an image's URL.
 
-    class Busy(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            answer = answers.pop(0) if answers else "200"
-            if answer == "silence":
-                over.wait(60)
-                return
-            self.send_response(int(answer))
-            self.send_header("Content-Length", str(len(content) if answer == "200" else 0))
-            self.end_headers()
-            if answer == "200" and self.command == "GET":
-                self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
-    web.daemon_threads = True
-    thread = threading.Thread(target=web.serve_forever)
-    thread.start()
+    The server is a process of its own: GDAL waits for it with Python's lock in its hands.
+    """
+    image = make_raster(tmp_path / "a.tif", np.ones((3, 20, 30), np.uint8))
+    servers: list[subprocess.Popen[str]] = []
 
     def answering(first: list[str]) -> str:
-        answers[:] = first
-        return f"http://127.0.0.1:{web.server_port}/a.tif"
+        server = subprocess.Popen([sys.executable, "-c", SERVER, image, *first], stdout=subprocess.PIPE, text=True)
+        servers.append(server)
+        assert server.stdout is not None
+        return f"http://127.0.0.1:{int(server.stdout.readline())}/a.tif"
 
     yield answering
-    over.set()
-    web.shutdown()
-    thread.join()
-    web.server_close()
+    for server in servers:
+        server.kill()
+        server.communicate()
 
 
 def test_a_server_that_is_busy_is_asked_again(busy: Callable[[list[str]], str]) -> None:
@@ -109,7 +128,7 @@ def test_a_server_that_is_busy_is_asked_again(busy: Callable[[list[str]], str]) 
 def test_a_server_that_says_nothing_is_given_up(
     busy: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default after a minute and three more; what the environment says goes before."""
+    """By default after a minute; what the environment says goes before."""
     monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     with pytest.raises(InputError, match="cannot be read as an image"):
