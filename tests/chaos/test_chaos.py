@@ -7,7 +7,7 @@ import pytest
 
 from tests.chaos.fault import Fault, Skip
 from tests.chaos.ground import Ground
-from tests.chaos.kills import Driver, Writes
+from tests.chaos.kills import Writes
 from tests.chaos.kinds import KINDS
 from tests.chaos.runner import Outcome, run
 from tests.chaos.verdict import State, complaints, differences, leftovers
@@ -42,12 +42,6 @@ def disturb(ground: Ground) -> Callable[[type[Fault], int], Outcome]:
         return outcome
 
     return check
-
-
-def test_a_command_that_is_killed_at_any_moment_ends_as_a_clean_one(
-    disturb: Callable[[type[Fault], int], Outcome],
-) -> None:
-    assert disturb(Driver, 1).faults
 
 
 def test_a_command_that_dies_before_a_file_is_moved_ends_as_a_clean_one(

@@ -40,7 +40,7 @@ from segbatch.training.validation import validate
 WriteRaster = Callable[..., str]
 HEIGHT, WIDTH = 128, 160
 EPOCHS, STEPS = 3, 3
-FILES = ["bundle", "metrics.jsonl", "run.json", "sample_predictions", "split.csv", "tensorboard"]
+FILES = ["bundle", "metrics.jsonl", "run.json", "sample_predictions", "split.csv", "tensorboard", "usage.json"]
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,7 @@ def test_a_block_that_ends_each_process_is_given_up_and_the_others_are_done(
     assert not (Path(work.ledger) / "attempts").exists()
 
 
+@pytest.mark.slow
 def test_a_run_in_which_nothing_moves_says_why_and_ends(
     scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
