@@ -76,9 +76,11 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        _show_traceback(debug, form)
-        hint = "" if debug else "\nAdd --debug for the traceback."
-        say_error(f"Error: {root_message(error)}{hint}", **_trace(debug))
+        if debug and form == "text":
+            _show_traceback(debug, form)  # it ends with the error
+        else:
+            hint = "" if debug else "\nAdd --debug for the traceback."
+            say_error(f"Error: {root_message(error)}{hint}", **_trace(debug))
         sys.exit(1)
 
 

@@ -103,7 +103,7 @@ def test_a_training_is_a_run_with_parameters_and_curves(store: Any, folder: RunF
 def test_no_secret_is_told(store: Any, folder: RunFolder, tmp_path: Path) -> None:
     train(folder)
     everything = "".join(path.read_text() for path in (tmp_path / "store").rglob("*") if path.is_file())
-    assert "https://host/a.tif" in everything
+    assert "https://***@host/a.tif?***" in everything
     assert "hush" not in everything
     assert "sig=" not in everything
 
@@ -144,7 +144,7 @@ def test_a_server_that_goes_away_costs_nothing_and_gets_the_rest_when_it_is_back
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail)
     train(folder, step_event(4), epoch_event(1))
     assert said == [
-        "  MLflow does not answer, and the training goes on without: no route to http://host/api",
+        "  MLflow does not answer, and the training goes on without: no route to http://***@host/api?***",
         "  MLflow has not got 2 rows of metrics.jsonl.",
     ]
     away = False
@@ -159,7 +159,7 @@ def test_a_server_that_is_not_there_is_said_before_work_begins(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    said = r"MLflow at MLFLOW_TRACKING_URI cannot be used: .*http://127\.0\.0\.1:1"
+    said = r"MLflow at MLFLOW_TRACKING_URI cannot be used: .*http://\*\*\*@127\.0\.0\.1:1"
     with pytest.raises(InputError, match=said) as error:
         train(folder)
     assert "hush" not in str(error.value)
