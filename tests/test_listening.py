@@ -13,10 +13,14 @@ import psutil
 from segbatch.runtime import ray_session
 
 def listening(process):
+    try:
+        name, connections = process.name(), process.net_connections("inet")
+    except psutil.NoSuchProcess:  # workers come and go
+        return []
     # UDP has no state; a socket of it that is bound and goes nowhere takes what comes.
     return [
-        [process.name(), found.laddr.ip, found.laddr.port]
-        for found in process.net_connections("inet")
+        [name, found.laddr.ip, found.laddr.port]
+        for found in connections
         if found.laddr and not found.raddr and found.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
     ]
 

@@ -169,7 +169,13 @@ def test_the_best_trial_is_kept_and_the_others_are_told_of(tuned: Tuned) -> None
     assert re.match(r"The loss became (nan|inf) at step \d+", impossible["reason"])
     assert record["best"] == {"trial": 1, "miou": good["miou"], "settings": good["settings"]}
 
-    assert sorted(path.name for path in tuned.run.iterdir()) == ["bundle", "run.json", "split.csv", "tune"]
+    assert sorted(path.name for path in tuned.run.iterdir()) == [
+        "bundle",
+        "run.json",
+        "split.csv",
+        "tune",
+        "usage.json",
+    ]
     assert sorted(path.name for path in (tuned.run / "tune").iterdir()) == [
         "best.yaml",
         "trials.csv",

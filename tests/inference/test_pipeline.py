@@ -302,21 +302,23 @@ def test_a_function_is_called_once_in_a_worker() -> None:
     assert call_once(lambda item: item + 1, 41, cpus=0.25, use_gpu=False) == 42
 
 
-def test_actors_may_share_a_gpu_of_one_kind(scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path) -> None:
+def test_actors_may_share_a_gpu_of_one_kind(
+    scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is asked of Ray: GPUs that this machine does not have would leave the run waiting."""
     asked: list[dict[str, Any]] = []
 
     def note(dataset: ray.data.Dataset, function: Any, **options: Any) -> ray.data.Dataset:
         asked.append(options)
-        here = {name: value for name, value in options.items() if name not in ("num_gpus", "accelerator_type")}
-        return map_batches(dataset, function, **here)
+        if len(asked) == 2:
+            raise SegbatchError("asked")
+        return dataset
 
-    map_batches = ray.data.Dataset.map_batches
     shared = replace(POOL, use_gpu=True, gpus=0.5, accelerator="A100")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray.data.Dataset, "map_batches", note)
-        assert len(list(run_ray(work_for(tmp_path / "run", scenes, tiny_bundle), shared, BOUNDS))) > 0
-    _, predict, _ = asked
+    monkeypatch.setattr(ray.data.Dataset, "map_batches", note)
+    with pytest.raises(SegbatchError, match="^asked$"):
+        list(run_ray(work_for(tmp_path / "run", scenes, tiny_bundle), shared, BOUNDS))
+    _, predict = asked
     assert (predict["num_gpus"], predict["accelerator_type"]) == (0.5, "A100")
 
 
