@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -224,6 +224,11 @@ def node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def accelerator_of(has: Mapping[str, float]) -> str:
+    """Ray's name of a node's GPUs, such as H100; empty without."""
+    return next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "")
+
+
 def resources(local: bool) -> Resources:
     """What the cluster that this process has joined has at present.
 
@@ -235,9 +240,7 @@ def resources(local: bool) -> Resources:
         nodes=tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive),
         local=local,
         store_bytes=int(sum(has.get("object_store_memory", 0) for has in alive)) or 2**30,
-        accelerators=tuple(
-            next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "") for has in alive
-        ),
+        accelerators=tuple(map(accelerator_of, alive)),
     )
 
 

@@ -203,24 +203,22 @@ def forecast(
 
 @app.command()
 def scale(
-    gpus: Annotated[
-        int, typer.Option(min=1, help="Simulated GPUs: actors that sleep. 0 seconds a block: the limit.")
-    ] = 64,
-    block_seconds: Annotated[float, typer.Option(min=0, help="That each sleeps for a block.")] = 2.0,
+    gpus: Annotated[int, typer.Option(min=1, help="Simulated GPUs: actors that sleep.")] = 64,
+    block_seconds: Annotated[float, typer.Option(min=0, help="That each sleeps for a block; 0 for the limit.")] = 2.0,
     blocks: Annotated[int | None, typer.Option(min=1, help="That they map. Default: 40 for each.")] = None,
     planned: Annotated[int, typer.Option(min=1, help="Blocks that are planned, and found in a ledger.")] = 1_000_000,
     json: Json = None,
 ) -> None:
     """Many GPUs and millions of blocks, simulated: what scheduling, planning and resuming take."""
-    from segbatch.bench.scale import measure_dispatch, measure_planning, print_scale
+    from segbatch.bench.scale import measure_dispatch, measure_planning, print_dispatch, print_planning
     from segbatch.bench.show import write_results
 
     with _folder() as folder:
         plannings = [measure_planning(folder, count) for count in sorted({max(1, planned // 10), planned})]
-        print_scale([], plannings)
-        dispatches = [measure_dispatch(folder, gpus, block_seconds, blocks or 40 * gpus)]
-    print_scale(dispatches, [])
-    write_results(json, "scale", {"dispatch": dispatches, "planning": plannings})
+        print_planning(plannings)
+        dispatch = measure_dispatch(folder, gpus, block_seconds, blocks or 40 * gpus)
+    print_dispatch(dispatch)
+    write_results(json, "scale", {"dispatch": dispatch, "planning": plannings})
 
 
 @app.command()

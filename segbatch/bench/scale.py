@@ -162,40 +162,41 @@ def measure_planning(folder: Path, blocks: int) -> Planning:
     return alone(_plan_and_resume, ledger, blocks, size)
 
 
-def print_scale(dispatches: list[Dispatch], plannings: list[Planning]) -> None:
-    """Two tables."""
-    if dispatches:
-        print_table(
-            f"simulated GPUs, {cores()} cores",
-            ["GPUs", "s a block", "blocks", "blocks/s", "overhead", "driver", "machine"],
+def print_dispatch(found: Dispatch) -> None:
+    """How busy the GPUs were."""
+    print_table(
+        f"simulated GPUs, {cores()} cores",
+        ["GPUs", "s a block", "blocks", "blocks/s", "overhead", "driver", "machine"],
+        [
             [
-                [
-                    str(found.gpus),
-                    f"{found.block_seconds:g}",
-                    str(found.blocks),
-                    f"{found.rate:.1f}",
-                    percent(found.overhead) if found.block_seconds else "-",
-                    percent(found.driver),
-                    percent(found.machine),
-                ]
-                for found in dispatches
-            ],
-        )
-    if plannings:
-        print_table(
-            "the driver's work before anything runs",
-            ["blocks", "plan s", "resume s", "ledger", "peak memory"],
+                str(found.gpus),
+                f"{found.block_seconds:g}",
+                str(found.blocks),
+                f"{found.rate:.1f}",
+                percent(found.overhead) if found.block_seconds else "-",
+                percent(found.driver),
+                percent(found.machine),
+            ]
+        ],
+    )
+
+
+def print_planning(plannings: list[Planning]) -> None:
+    """A line for each number of blocks."""
+    print_table(
+        "the driver's work before anything runs",
+        ["blocks", "plan s", "resume s", "ledger", "peak memory"],
+        [
             [
-                [
-                    f"{found.blocks:,}",
-                    f"{found.plan:.2f}",
-                    f"{found.resume:.1f}",
-                    megabytes(found.ledger_bytes),
-                    megabytes(found.memory),
-                ]
-                for found in plannings
-            ],
-        )
+                f"{found.blocks:,}",
+                f"{found.plan:.2f}",
+                f"{found.resume:.1f}",
+                megabytes(found.ledger_bytes),
+                megabytes(found.memory),
+            ]
+            for found in plannings
+        ],
+    )
 
 
 def simulated_scene(blocks: int) -> ScenePlan:

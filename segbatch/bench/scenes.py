@@ -55,7 +55,7 @@ class ManyScenes:
 
 
 def measure_scenes(folder: Path, count: int, side: int, engine: str) -> ManyScenes:
-    """Map painted scenes, one of them cut short.
+    """Map painted scenes, one of them damaged.
 
     Args:
         folder: Where all files go.
@@ -75,9 +75,11 @@ def measure_scenes(folder: Path, count: int, side: int, engine: str) -> ManyScen
         shutil.copyfile(source, path)
         refs.append(SceneRef(path.stem, str(path)))
     broken = refs[count // 2]
-    # Its header is whole, so that it is found only where its pixels are read.
+    # Its header and its directory stay whole, so that it is found only where its pixels are read.
+    size = source.stat().st_size
     with open(broken.image, "r+b") as file:
-        file.truncate(source.stat().st_size * 3 // 4)
+        file.seek(size // 4)
+        file.write(b"\xff" * (size // 4))
     sound = [ref for ref in refs if ref is not broken]
     request = Material("scenes", bundle, str(source), trained=False).request(
         folder / "one", engine=engine, format=["cog"]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from segbatch.commands.folder import RunFolder
-from segbatch.runtime import node_resources
+from segbatch.runtime import accelerator_of, node_resources
 
 Step = Literal["training", "tuning", "mapping"]
 
@@ -78,8 +78,7 @@ def held_on_ray() -> Held:
     nodes = node_resources()
     for has in nodes:
         if has.get("GPU"):
-            kinds = (name.partition(":")[2] for name in has if name.startswith("accelerator_type:"))
-            kind = next(kinds, _UNKNOWN_GPU)
+            kind = accelerator_of(has) or _UNKNOWN_GPU
             gpus[kind] = gpus.get(kind, 0.0) + has["GPU"]
     return Held(len(nodes), sum(has.get("CPU", 0.0) for has in nodes), gpus)
 

@@ -17,7 +17,8 @@ from segbatch.bench.scale import (
     _write_ledger,
     measure_dispatch,
     measure_planning,
-    print_scale,
+    print_dispatch,
+    print_planning,
     simulated_scene,
 )
 from segbatch.bench.scenes import ManyScenes, print_scenes
@@ -59,7 +60,8 @@ def test_planning_and_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = measure_planning(tmp_path, 900)
     assert found.blocks == 900
     assert min(found.plan, found.resume, found.memory) > 0
-    print_scale([Dispatch(4, 0.0, 40, 20.0, 0.5, 0.5)], [found])
+    print_planning([found])
+    print_dispatch(Dispatch(4, 0.0, 40, 20.0, 0.5, 0.5))
     assert "900" in capsys.readouterr().out
 
 
@@ -89,7 +91,7 @@ def test_many_scenes_of_which_one_is_broken(tmp_path: Path) -> None:
 def test_simulated_gpus_are_all_busy(tmp_path: Path) -> None:
     found = _bench(tmp_path, "scale", "--gpus", "3", "--block-seconds", "0.5", "--blocks", "60", "--planned", "1000")[
         "dispatch"
-    ][0]
+    ]
     assert 6 <= found["blocks"] <= 48
     # Never faster than GPUs that sleep.
     assert found["seconds"] >= 0.9 * found["blocks"] * 0.5 / 3
