@@ -61,7 +61,7 @@ class Holder:
     def __str__(self) -> str:
         """For people."""
         text = "another command" if self.process is None else f"process {self.process} on {self.host}"
-        return text if self.command is None else f"{self.command} ({text}) since {self.since}"
+        return text if self.command is None else f"{self.command} ({text}) since {_to_seconds(self.since)}"
 
 
 @contextmanager
@@ -209,7 +209,14 @@ def _command() -> str:
 
 
 def _now() -> str:
-    return datetime.now().astimezone().isoformat(" ", "seconds")
+    """To the microsecond: what was done before it must not look as if it was done after."""
+    return datetime.now().astimezone().isoformat(" ")
+
+
+def _to_seconds(since: str | None) -> str:
+    with suppress(TypeError, ValueError):
+        return datetime.fromisoformat(since).isoformat(" ", "seconds")  # type: ignore[arg-type]
+    return str(since)
 
 
 def _stop_at_once(lost: "LeaseCompromise") -> None:
