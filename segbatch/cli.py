@@ -9,9 +9,10 @@ import typer
 
 from segbatch import __version__
 from segbatch.bench.app import app as bench
+from segbatch.commands.arguments import as_place
 from segbatch.commands.show import print_lines, show, show_new
 from segbatch.commands.status import add_status
-from segbatch.redaction import redact
+from segbatch.storage import place
 from segbatch.submit.app import add_submit
 
 if TYPE_CHECKING:
@@ -31,15 +32,6 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
-
-
-def _folder(text: object) -> Path:
-    from segbatch.config import local_folder
-
-    try:
-        return Path(local_folder(str(text)))  # Path alone would make s3:/bucket of s3://bucket
-    except ValueError as error:
-        raise typer.BadParameter(redact(str(error))) from error
 
 
 Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]
@@ -66,7 +58,7 @@ Address = Annotated[
         help="Ray cluster. auto (the default): RAY_ADDRESS, else this machine; local: this machine.",
     ),
 ]
-Bundle = Annotated[Path | None, typer.Argument(help="Folder of a trained model.", metavar="BUNDLE")]
+Bundle = Annotated[Path | None, typer.Argument(help="Folder of a trained model.", metavar="BUNDLE", parser=as_place)]
 Images = Annotated[list[str] | None, typer.Argument(help="Images: paths or globs.", metavar="SCENE...")]
 Label = Annotated[
     list[str] | None,
@@ -137,7 +129,7 @@ def _root(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the demo.", parser=_folder, metavar="DIR")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the demo.", parser=as_place, metavar="DIR")] = Path("runs/demo"),
     overwrite: Overwrite = False,
 ) -> None:
     """Train, map and evaluate on data that segbatch makes itself."""
@@ -181,7 +173,7 @@ def tune(
 def predict(
     bundle: Bundle = None,
     scene: Images = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", parser=_folder, metavar="DIR")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", parser=as_place, metavar="DIR")] = None,
     label: Label = None,
     format_: Formats = None,
     core: Core = None,
@@ -228,7 +220,8 @@ def predict(
 @app.command()
 def plan(
     bundle: Annotated[
-        Path, typer.Argument(help="Folder of a trained model, or a configuration.", metavar="BUNDLE|CONFIG")
+        Path,
+        typer.Argument(help="Folder of a trained model, or a configuration.", metavar="BUNDLE|CONFIG", parser=as_place),
     ],
     scene: Images = None,
     core: Core = None,
@@ -270,7 +263,7 @@ def plan(
 
 @app.command()
 def calibrate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="BUNDLE")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="BUNDLE", parser=as_place)],
     scene: Annotated[list[str], typer.Argument(help="Images: paths or globs.", metavar="SCENE...")],
     bands: Bands = None,
     nodata: Nodata = None,
@@ -291,7 +284,7 @@ def calibrate(
 def evaluate(
     prediction: Annotated[list[str], typer.Option(metavar="PATH", help="Class mask (raster or Zarr store). Repeat.")],
     label: Annotated[list[str], typer.Option(metavar="PATH", help="Label of each class mask, in the same order.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", parser=_folder, help="Folder of the report.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=as_place, help="Folder of the report.")],
     classes: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="YAML with classes (and label_values, ...), as in a configuration. "
@@ -325,7 +318,7 @@ def run(config: Config, set_: Set = None, overwrite: Overwrite = False, only_new
     from segbatch.commands.run import run_new
 
     settings = _load(config, set_)
-    folder = Path(settings.output)
+    folder = place(settings.output)
     raise typer.Exit(
         show_new(lambda: run_new(settings), folder, overwrite)
         if only_new
@@ -334,7 +327,9 @@ def run(config: Config, set_: Set = None, overwrite: Overwrite = False, only_new
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")]) -> None:
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR", parser=as_place)],
+) -> None:
     """Rebuild a run's report from its ledger; of a run that has only trained, also while it does, the training's."""
     from segbatch.commands.folder import RunFolder
     from segbatch.commands.report import rebuild as command

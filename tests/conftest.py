@@ -1,6 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
+import subprocess
+import sys
+import urllib.request
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -45,9 +49,47 @@ def make_raster() -> Callable[..., str]:
     return _write_raster
 
 
+_SERVER = """
+import sys, time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One Ray for all tests of a run."""
+def bucket() -> Iterator[str]:
+    """URL of a bucket in an object store on this machine, which the environment names for all processes from then on.
+
+    Its server is a process of its own: libraries wait for it with Python's lock held.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as server:
+        assert server.stdout is not None
+        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
+            pass
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("AWS_ENDPOINT_URL", endpoint)
+            patched.setenv("AWS_ACCESS_KEY_ID", "planted-key-id")
+            patched.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
+            patched.setenv("AWS_REGION", "us-east-1")
+            yield "s3://bucket"
+        server.terminate()
+
+
+@pytest.fixture
+def remote(bucket: str) -> str:
+    """URL of a place in the bucket that is a test's own."""
+    return f"{bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(bucket: str) -> Iterator[None]:
+    """One Ray for all tests of a run. Its workers know the object store."""
     import ray
 
     if not ray.is_initialized():

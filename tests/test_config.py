@@ -167,7 +167,7 @@ def test_an_unknown_key_near_nothing_lists_what_there_is() -> None:
         ("classes", [{"name": "water"}], ["classes", "at least 2"]),
         ("classes.1.name", "water", ["Class name 'water' is given twice"]),
         ("classes.0.color", "blue", ["Color 'blue'", "#1f78b4"]),
-        ("output", "s3://bucket/run", ["output", "s3://bucket/run", "folder"]),
+        ("output", "http://host/run", ["output", "http://host/run", "folder"]),
         ("name", 7, ["name", "string", "got 7"]),
     ],
 )

@@ -6,7 +6,6 @@ in place again, with the same result; whatever is killed before has changed noth
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from segbatch.errors import InputError
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
 from segbatch.inference.ledger import LedgerRow, forget_scenes, gather_rows
 from segbatch.masks import CLASS_MASK, CONFIDENCE, PROBABILITIES
-from segbatch.masks.staging import remove_folder, staging_folder, write_whole
+from segbatch.storage import move_over, remove_folder, remove_tree, write_whole
 
 _STAGED = "staged.json"
 """Fingerprints of the scenes that are being mapped."""
@@ -132,7 +131,7 @@ def discard(folder: RunFolder, unfinished: bool = False) -> None:
     (folder.next / JOURNAL).unlink(missing_ok=True)
     if not unfinished:
         (folder.next / _STAGED).unlink(missing_ok=True)  # before what it speaks for
-        shutil.rmtree(folder.next, ignore_errors=True)
+        remove_tree(folder.next)
 
 
 def _wanted(masks: Path, scene: str, formats: Sequence[Format], products: Sequence[str]) -> list[Path]:
@@ -155,15 +154,8 @@ def _beside(cog: Path) -> Path:
 
 def _put(new: Path, target: Path) -> None:
     """Move a file or folder into place; one that is not there was moved before a kill, or never is."""
-    if not new.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        with staging_folder(target) as doomed:
-            target.replace(doomed / target.name)
-            new.replace(target)
-    else:
-        new.replace(target)
+    if new.exists():
+        move_over(new, target)
 
 
 def _remove(path: Path) -> None:

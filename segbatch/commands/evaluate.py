@@ -1,6 +1,5 @@
 """Compare class masks that are there already with labels."""
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from segbatch.masks.describe import describe_mask, read_mask
 from segbatch.runtime import ray_session
 from segbatch.scenes import LabelReader, SceneInfo, SceneRef, check_label
 from segbatch.scenes.catalog import resolve, stem, with_unique_ids
+from segbatch.storage import remove_tree
 
 _SIDE = 4096
 """Side in pixels of the parts that are compared at once."""
@@ -101,7 +101,7 @@ def _evaluate(
     folder.refuse_foreign()
     folder.update(evaluation={"predictions": list(predictions), "labels": list(labels)})
     for old in (folder.ledger, folder.report):
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old)
     grids = [BlockGrid(Lattice(info.width, info.height, _SIDE, _SIDE, 0), 1, 1) for info in infos]
     RunRecord(
         name="evaluation",

@@ -5,17 +5,18 @@ import os
 import platform
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from segbatch import __version__
 from segbatch.errors import InputError
 from segbatch.masks import CONFIDENCE, PROBABILITIES
-from segbatch.masks.staging import PARTIAL, remove_folder, write_whole
 from segbatch.redaction import redact_all
+from segbatch.storage import PARTIAL, is_remote, place, remove_folder, remove_tree, write_whole
 
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for what `ray job submit` starts."""
@@ -35,6 +36,11 @@ class RunFolder:
     """
 
     path: Path
+
+    @classmethod
+    def of(cls, output: str | Path) -> Self:
+        """The folder of an output as users write it: a path, or the URL of a place in an object store."""
+        return cls(place(output))
 
     @property
     def bundle(self) -> Path:
@@ -119,6 +125,11 @@ class RunFolder:
         if _IN_A_RAY_JOB in os.environ:
             refuse_relative(self.path)
         try:
+            if is_remote(self.path):
+                probe = self.path / f".{uuid.uuid4().hex}{PARTIAL}"
+                probe.put(b"")
+                probe.unlink(missing_ok=True)
+                return
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
@@ -126,7 +137,12 @@ class RunFolder:
             raise InputError(f"The output folder {self.path} cannot be written to: {error.strerror}.") from error
 
     def sweep(self) -> None:
-        """Remove the temporary files that a killed run left. Shards are swept with their store."""
+        """Remove the temporary files that a killed run left. Shards are swept with their store.
+
+        An object store has none: what is sent to it is whole or was never there.
+        """
+        if is_remote(self.path):
+            return
         products = (self.masks / name for name in (CONFIDENCE, PROBABILITIES))
         for folder in (self.path, self.tune, self.ledger, self.masks, *products, self.report):
             for entry in list(folder.glob(f"*{PARTIAL}")) + list(folder.glob(f".*{PARTIAL}")):
@@ -205,7 +221,7 @@ class RunFolder:
         found = (self.tune,) if self.read().get("tune") else ()
         self.update(training=None, mlflow=None, tune=None)
         for folder in (self.training, self.bundle, self.tensorboard, self.samples, *found):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
         self.metrics.unlink(missing_ok=True)
         self.usage.unlink(missing_ok=True)
         self.clear_mapping()
@@ -215,7 +231,7 @@ class RunFolder:
         (self.next / JOURNAL).unlink(missing_ok=True)  # else what is half removed would be put in place
         remove_folder(self.next)
         for folder in (self.ledger, self.masks, self.report):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
         for table in (self.index, self.runs):
             table.unlink(missing_ok=True)
         for model in self.path.glob("model-int8-*.onnx"):

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from segbatch.commands.folder import RunFolder
 from segbatch.errors import InputError
-from segbatch.masks.staging import write_whole
 from segbatch.redaction import redact_all
+from segbatch.storage import write_whole
 
 Status = Literal["mapped", "changed", "failed", "vanished"]
 """mapped: the class mask is that of the file. changed: the file changed while it was read, and the next run maps it.

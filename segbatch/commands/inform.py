@@ -16,6 +16,7 @@ from segbatch.masks import read_cog_classes
 from segbatch.masks.describe import describe_mask
 from segbatch.models.card import CARD, read_card
 from segbatch.scenes import SceneInfo
+from segbatch.storage import place
 
 Lines = list[tuple[str, str]]
 
@@ -28,17 +29,24 @@ def inform(path: str) -> Lines:
     Raises:
         InputError: Nothing that segbatch knows.
     """
-    place = Path(path)
-    if (place / CARD).is_file():
-        return _bundle(place)
-    if (place / "run.json").is_file():
-        return _run(place)
-    if (place / "zarr.json").is_file():
-        info, classes = describe_mask(place)
+    try:
+        found = place(path)
+    except ValueError:  # a URL that only GDAL knows
+        return _raster(path)
+    if (found / CARD).is_file():
+        return _bundle(found)
+    if (found / "run.json").is_file():
+        return _run(found)
+    if (found / "zarr.json").is_file():
+        info, classes = describe_mask(found)
         names = ", ".join(classes.names) if classes else "not known"
         return [("what", "class mask (Zarr)"), *_scene(info)[1:], ("classes", names)]
-    if place.is_dir():
+    if found.is_dir():
         raise InputError(f"{path} is neither a run nor a bundle nor a class mask.")
+    return _raster(path)
+
+
+def _raster(path: str) -> Lines:
     lines, table = _scene(describe(path, None)), read_cog_classes(path)
     return [*lines, ("classes", ", ".join(table.names))] if table else lines
 

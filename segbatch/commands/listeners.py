@@ -1,7 +1,9 @@
 """Who hears of a training's events: people, metrics.jsonl, TensorBoard, Prometheus and, on request, MLflow."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbatch.commands.course import Course, append_row, event_rows, read_course
@@ -11,6 +13,7 @@ from segbatch.commands.tensorboard import EventFile
 from segbatch.commands.tracking import TrackedRun
 from segbatch.commands.training_progress import TrainingProgress
 from segbatch.config import RunConfig
+from segbatch.storage import is_remote, write_whole
 from segbatch.telemetry import Meter
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ class _Files:
 
     def __init__(self, folder: RunFolder, names: tuple[str, ...]) -> None:
         self._folder = folder
+        self._scratch = tempfile.TemporaryDirectory(prefix="segbatch-") if is_remote(folder.path) else None
         self._names = names
         self._events: EventFile | None = None
         self._warned = False
@@ -81,18 +85,45 @@ class _Files:
             elif self._events is not None:
                 self._events.add(row)
             self._last = step or self._last
+            if row["kind"] != "step":
+                self._send()
         except OSError as error:
             self._warn(error)
 
     def close(self) -> None:
+        self._close_events()
+        if self._scratch is not None:
+            try:
+                self._send()
+            except OSError as error:
+                self._warn(error)
+            self._scratch.cleanup()
+
+    def _close_events(self) -> None:
         if self._events is not None:
             self._events.close()
             self._events = None
 
+    @property
+    def _tensorboard(self) -> Path:
+        """Where TensorBoard's file is written: what grows cannot be an object."""
+        return self._folder.tensorboard if self._scratch is None else Path(self._scratch.name)
+
+    def _send(self) -> None:
+        """Send TensorBoard's file, where it is not in its place."""
+        if self._scratch is None:
+            return
+        known = {path.name for path in self._folder.tensorboard.iterdir()}
+        files = sorted(Path(self._scratch.name).glob("events.out.tfevents.*"))
+        for file in files:
+            write_whole(self._folder.tensorboard / file.name, file.read_bytes())
+        for name in known - {file.name for file in files}:
+            (self._folder.tensorboard / name).unlink(missing_ok=True)
+
     def _open(self) -> None:
-        self.close()
+        self._close_events()
         try:
-            self._events = EventFile(self._folder.tensorboard, self._names, read_course(self._folder.metrics))
+            self._events = EventFile(self._tensorboard, self._names, read_course(self._folder.metrics))
         except OSError as error:
             self._warn(error)
 

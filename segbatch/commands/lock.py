@@ -3,65 +3,36 @@
 The lock is a file that a living command refreshes. filelock takes one away from a dead process of this machine at
 once, by process id and start time, and two takers never get in each other's way. What it leaves to us are locks of
 other machines, and file systems that cannot exchange two names (NFS): there a lock is dead when it was not refreshed
-for a while.
+for a while. In an object store the lock is `segbatch.commands.object_lock`'s affair.
 """
 
 import json
 import os
-import shlex
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from segbatch.commands.folder import RunFolder, write_json
+from segbatch.commands.holder import LEASE_SECONDS, REFRESH_SECONDS, Holder, now, stop_at_once, this_command
+from segbatch.commands.object_lock import hold_object, object_holder
 from segbatch.errors import FolderInUseError
 from segbatch.runtime import terminate_as_interrupt
+from segbatch.storage import is_remote
 
 if TYPE_CHECKING:
     from filelock import LeaseCompromise, OwnerRecord, SoftFileLease
 
-LEASE_SECONDS = 120.0
-"""How long the lock of another machine must have stood still to be dead."""
-
-_REFRESH_SECONDS = 10.0
-"""How often a living one is refreshed. A machine that slept for longer than the lease may write for two refreshes more
-before it finds that its lock was taken, and ends."""
+_LOCK = ".lock"
 
 _TRY_SECONDS = 0.5
 """Enough to take over from a dead process; a living one is not waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who has taken the lock.
-
-    Args:
-        process: Its id; None where that cannot be read.
-        host: Name of its machine.
-        command: Its command; None where that is not known.
-        since: When it took the lock, as ISO 8601; likewise.
-        is_alive: Whether it is at work, as far as can be told from here.
-    """
-
-    process: int | None
-    host: str
-    command: str | None
-    since: str | None
-    is_alive: bool
-
-    def __str__(self) -> str:
-        """For people."""
-        text = "another command" if self.process is None else f"process {self.process} on {self.host}"
-        return text if self.command is None else f"{self.command} ({text}) since {_to_seconds(self.since)}"
 
 
 @contextmanager
@@ -73,6 +44,10 @@ def hold(folder: RunFolder) -> Iterator[None]:
     Raises:
         FolderInUseError: Another command holds it.
     """
+    if is_remote(folder.path):
+        with terminate_as_interrupt(), hold_object(folder.path / _LOCK):
+            yield
+        return
     lease = _lease(folder)
     if lease.is_locked:
         yield
@@ -81,7 +56,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
     with terminate_as_interrupt():
         _acquire(lease, folder)
         try:
-            write_json(told, {"pid": os.getpid(), "command": _command(), "since": _now()})
+            write_json(told, {"pid": os.getpid(), "command": this_command(), "since": now()})
             yield
         finally:
             with suppress(OSError):
@@ -94,6 +69,8 @@ def holder(folder: RunFolder) -> Holder | None:
 
     A holder on another machine is alive as long as its lock is refreshed, by the clocks of both machines.
     """
+    if is_remote(folder.path):
+        return object_holder(folder.path / _LOCK)
     lease = _lease(folder)
     try:
         age = time.time() - Path(lease.lock_file).stat().st_mtime
@@ -114,11 +91,11 @@ def _lease(folder: RunFolder) -> "SoftFileLease":
     from filelock import SoftFileLease
 
     return SoftFileLease(
-        folder.path.absolute() / ".lock",
+        folder.path.absolute() / _LOCK,
         timeout=_TRY_SECONDS,
         lease_duration=LEASE_SECONDS,
-        heartbeat_interval=_REFRESH_SECONDS,
-        on_compromise=_stop_at_once,
+        heartbeat_interval=REFRESH_SECONDS,
+        on_compromise=_lost,
         is_singleton=True,
     )
 
@@ -202,25 +179,5 @@ def _details(folder: RunFolder) -> Path:
     return folder.path / ".lock.json"
 
 
-def _command() -> str:
-    """This process's command for people, without paths to Python and secrets that an option may hold."""
-    words = [word for word in sys.argv[1:2] if not word.startswith("-")]
-    return shlex.join(["segbatch", *words])
-
-
-def _now() -> str:
-    """To the microsecond: what was done before it must not look as if it was done after."""
-    return datetime.now().astimezone().isoformat(" ")
-
-
-def _to_seconds(since: str | None) -> str:
-    with suppress(TypeError, ValueError):
-        return datetime.fromisoformat(since).isoformat(" ", "seconds")  # type: ignore[arg-type]
-    return str(since)
-
-
-def _stop_at_once(lost: "LeaseCompromise") -> None:
-    """Another command may be writing the folder by now, so that not even an orderly end would do it good."""
-    sys.stderr.write(f"Error: the lock {lost.lock_file} was lost ({lost.reason}). Run the same command again.\n")
-    sys.stderr.flush()
-    os._exit(1)
+def _lost(lease: "LeaseCompromise") -> None:
+    stop_at_once(str(lease.lock_file), str(lease.reason))

@@ -35,6 +35,7 @@ from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
 from segbatch.models.profile import kind
 from segbatch.runtime import Resources
+from segbatch.storage import is_remote, local_copy
 from segbatch.telemetry import Meter
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check_weights(bundle: Path) -> None:
 
     try:
         json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-        with safe_open(bundle / "model.safetensors", framework="np"):
+        with safe_open(local_copy(bundle) / "model.safetensors", framework="np"):
             pass
     except (SafetensorError, ValueError, OSError) as error:
         raise InputError(f"The bundle {bundle} is damaged: {error}") from error
@@ -90,6 +91,8 @@ def predict(request: Request) -> dict[str, Any]:
 
 def quantized(opened: Opened, crew: Crew, choice: Choice) -> Choice:
     """Make the run's model in int8, where it is not there yet, and note what it is worth."""
+    if is_remote(opened.request.folder.path):
+        raise InputError(f"precision int8 needs a run in a folder, and {opened.request.folder.path} is none.")
     job = quantization(opened.request, opened.card, opened.scenes, crew.workers, choice)
     if Path(job.path).exists():
         return choice

@@ -20,6 +20,7 @@ from segbatch.redaction import redact
 from segbatch.report.summary import RunSummary, SceneResult, Schedule
 from segbatch.report.write import write_report, write_training_report
 from segbatch.scenes import SceneRef
+from segbatch.storage import is_url, place
 
 
 def rebuild(folder: RunFolder) -> dict[str, Any] | None:
@@ -109,7 +110,7 @@ def _readable(scene: SceneRecord, ref: SceneRef | None) -> SceneRecord:
 
 def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
     """What is known of a scene; one that is not whole has failed and says why."""
-    elsewhere = "://" in scene.mask or scene.mask.startswith("/vsi")
+    elsewhere = is_url(scene.mask) or scene.mask.startswith("/vsi")
     mask = scene.mask if elsewhere else str(run / scene.mask)  # an absolute path stays what it is
     error = tally.error
     if error is not None:
@@ -118,7 +119,7 @@ def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
     elif not tally.is_whole:
         left = scene.blocks - np.count_nonzero(tally.done)
         error = f"{left} of {scene.blocks} blocks are still to do: run the command again."
-    elif not elsewhere and not Path(mask).exists():
+    elif not elsewhere and not place(mask).exists():
         error = f"{mask} was not written: run the command again."
     return SceneResult(
         id=scene.id,

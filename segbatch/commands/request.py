@@ -69,7 +69,7 @@ class Request:
         Raises:
             InputError: There is no bundle yet, or it has other classes.
         """
-        folder = RunFolder(Path(config.output))
+        folder = RunFolder.of(config.output)
         bundle = bundle or folder.bundle
         names = (card or read_card(bundle)).classes.names
         if names != config.class_table().names:

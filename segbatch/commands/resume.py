@@ -15,8 +15,8 @@ from segbatch.inference.finish import is_finished
 from segbatch.inference.ledger import forget_scenes, iterate_rows
 from segbatch.inference.plan import ScenePlan, changed_scenes, differences
 from segbatch.inference.tally import SceneTally, tally_ledger
-from segbatch.masks import CLASS_MASK
-from segbatch.masks.staging import remove_folder
+from segbatch.masks import CLASS_MASK, has_store
+from segbatch.storage import remove_folder
 
 Tallies = Mapping[str, SceneTally]
 
@@ -121,7 +121,7 @@ def unfinished_scenes(
 
 def _has_masks(folder: RunFolder, scene_id: str, formats: Sequence[Format], products: Sequence[str]) -> bool:
     """Whether there is the store, which all files can be made from, or all that is wanted of them."""
-    if store_path(folder.masks, scene_id).exists():
+    if has_store(store_path(folder.masks, scene_id)):
         return True
     return "zarr" not in formats and all(
         cog_path(folder.masks, scene_id, name).exists() for name in (CLASS_MASK, *products)

@@ -1,7 +1,6 @@
 """A whole run: train, map, evaluate, report."""
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from segbatch.commands.folder import RunFolder
@@ -29,7 +28,7 @@ def run(config: RunConfig, overwrite: bool = False) -> dict[str, Any]:
     scenes = open_labelled(config)
     check_alike(config, [*scenes["train"], *open_role(config, "predict")])
     plan(Request.from_config(config, card=untrained_card(config, scenes["train"][0].info)))
-    folder = RunFolder(Path(config.output))
+    folder = RunFolder.of(config.output)
     folder.create()
     with ExitStack() as stack:
         stack.enter_context(hold(folder))
@@ -48,7 +47,7 @@ def run_new(config: RunConfig) -> Outcome:
         FolderInUseError: Another command writes the folder.
         InputError: Bad input.
     """
-    folder = RunFolder(Path(config.output))
+    folder = RunFolder.of(config.output)
     folder.create()
     with hold(folder):
         if not is_trained(config):

@@ -4,7 +4,6 @@ They are pictures in the run's folder, so that a report is made of files alone, 
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from segbatch.classes import IGNORE_INDEX, ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder
 from segbatch.evaluation import confusion_matrix
 from segbatch.geometry import Block, BlockGrid, Lattice, Window
-from segbatch.masks.staging import PARTIAL
 from segbatch.report.summary import Sample
 from segbatch.scenes import LabelReader, Pixels, open_scene
 from segbatch.scenes.atlas import Part
+from segbatch.storage import move_over, staging_folder
 
 if TYPE_CHECKING:
     from segbatch.inference.predictor import Predictor
@@ -80,7 +79,6 @@ def write_samples(
 
     from segbatch.inference.load import load_predictor
     from segbatch.inference.settings import Settings
-    from segbatch.models.bundle import replace_folder
     from segbatch.models.card import read_card
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,10 +95,9 @@ def write_samples(
         if counted.any():
             found.append((index, float(np.trace(counted) / counted.sum()), label, mask))
     shown = choose_shown([share for _, share, _, _ in found], counts[[index for index, *_ in found]], card.classes)
-    staged = folder.path / f".{folder.samples.name}{PARTIAL}"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
-    try:
+    with staging_folder(folder.samples) as scratch:
+        staged = scratch / folder.samples.name
+        staged.mkdir()
         rows = []
         for number, (position, reason) in enumerate(shown, start=1):
             index, share, label, mask = found[position]
@@ -117,9 +114,7 @@ def write_samples(
             )
         content = {"predicted": len(found), "samples": rows}
         (staged / INDEX).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        replace_folder(staged, folder.samples)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        move_over(staged, folder.samples, last=INDEX)
 
 
 def read_samples(folder: RunFolder) -> tuple[Sample, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segbatch.commands.arguments import as_place
 from segbatch.log import finite
 from segbatch.redaction import redact, redact_all
 
@@ -24,7 +25,7 @@ def add_status(app: typer.Typer) -> None:
 
 
 def status(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN", parser=as_place)],
     watch: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", min=0.1, help="Look again every so often, as long as somebody is at it."),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from segbatch.commands.lock import Holder
+from segbatch.commands.holder import Holder
 from segbatch.commands.look import Status
 from segbatch.commands.progress import about, counted, duration
 from segbatch.commands.standing import MappingStanding, State, TrainingStanding

@@ -21,6 +21,7 @@ from segbatch.commands.progress import counted, say
 from segbatch.config import RunConfig
 from segbatch.errors import InputError
 from segbatch.redaction import redact
+from segbatch.storage import local_copy
 
 _PARAMS_A_CALL = 100
 _LONGEST_PARAM = 500
@@ -143,7 +144,7 @@ class TrackedRun:
             return  # a server that does not answer is not asked for more
         try:
             if bundle is not None:
-                self._client.log_artifacts(self._run_id, str(bundle), "bundle")
+                self._client.log_artifacts(self._run_id, str(local_copy(bundle)), "bundle")
             self._client.set_terminated(self._run_id, status)
         except Exception as error:
             self._warn(error)

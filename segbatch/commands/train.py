@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,13 +20,13 @@ from segbatch.commands.usage import held_on_ray, metered
 from segbatch.config import Model, RunConfig
 from segbatch.errors import InputError, SegbatchError, root_message
 from segbatch.inference.plan import file_stamp
-from segbatch.masks.staging import write_whole
 from segbatch.models.card import Card, bundle_hash, default_halo, read_card
 from segbatch.models.weights import check_file, is_file
 from segbatch.redaction import redact
 from segbatch.runtime import Resources, ray_session
 from segbatch.scenes import SceneInfo
 from segbatch.scenes.atlas import Part
+from segbatch.storage import place, write_whole
 
 if TYPE_CHECKING:
     from segbatch.training.job import Listener, TrainingJob
@@ -54,7 +53,7 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
         InputError: Bad input, or the run's folder holds another training.
         TrainingError: Training failed.
     """
-    folder = RunFolder(Path(config.output))
+    folder = RunFolder.of(config.output)
     scenes = scenes or open_labelled(config)
     folder.create()
     with hold(folder):
@@ -72,6 +71,7 @@ def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labell
     begun = not overwrite and _has_checkpoint(folder, identity)
     untrained_card(_without_weights(config) if begun else config, scenes["train"][0].info)
     folder.refuse_foreign()
+    folder.sweep()
     if overwrite:
         spare_starting_weights(config.model, folder)
         folder.clear_training()
@@ -79,6 +79,8 @@ def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labell
     dumped = config.model_dump(by_alias=True, mode="json")
     folder.update(name=config.name, config=dumped, training=known)
     write_whole(folder.split, split_table(config, scenes))
+    from segbatch.training.checkpoint import clear
+
     started = time.time()
     with (
         listening(config, folder, identity) as listener,
@@ -99,7 +101,7 @@ def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labell
             "history": history,
         }
     )
-    shutil.rmtree(folder.training, ignore_errors=True)  # checkpoints; the history is in run.json and the bundle
+    clear(folder.training)  # the history is in run.json and the bundle
     best = max(history, key=lambda row: row["miou"] or 0)
     say(
         f"Trained in {duration(seconds)}: best validation miou {best['miou'] or 0:.3f} "
@@ -114,7 +116,7 @@ def is_trained(config: RunConfig) -> bool:
     Raises:
         InputError: Bad input, or the run's folder holds another training.
     """
-    folder = RunFolder(Path(config.output))
+    folder = RunFolder.of(config.output)
     if not folder.bundle.exists():
         return False
     with quietly():
@@ -212,7 +214,7 @@ def starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
 def spare_starting_weights(model: Model, folder: RunFolder) -> None:
     """Refuse to throw away what the next training is to start from."""
     for path in (model.weights, model.init):
-        if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(folder.path.resolve()):
+        if path is not None and place(path).exists() and place(path).resolve().is_relative_to(folder.path.resolve()):
             raise InputError(
                 f"--overwrite would throw {path} away, which the training is to start from. "
                 "Choose another output folder."

@@ -30,10 +30,10 @@ from segbatch.commands.trials import Search, TrialLog, TrialProgress
 from segbatch.commands.usage import held_on_ray, metered
 from segbatch.config import LabelledSceneEntry, Range, RunConfig, Scenes, Training, Tune, draw, with_settings
 from segbatch.errors import InputError, TrainingError
-from segbatch.masks.staging import write_whole
 from segbatch.redaction import redact, redact_all
 from segbatch.report.trials import TrialResult, trials_csv, trials_html
 from segbatch.runtime import Resources, ray_session
+from segbatch.storage import is_remote, write_whole
 
 if TYPE_CHECKING:
     from segbatch.training.survey import Survey
@@ -91,7 +91,9 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
         InputError: Bad input, or the run's folder holds something else.
         TrainingError: No trial came to a model.
     """
-    folder = RunFolder(Path(config.output))
+    folder = RunFolder.of(config.output)
+    if is_remote(folder.path):
+        raise InputError(f"segbatch tune needs a folder, not {folder.path}: choose another output, or a shared one.")
     # A search grows and never shrinks: the best may be one of those that it has had.
     had = (folder.read().get("tune") or {}).get("drawn", 0)
     if not overwrite and had > config.tune.trials:

@@ -59,7 +59,7 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
         }
         pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
         settings, card = load_config(str(words.config), [*(words.overrides or ()), *pairs]), None
-        if untrained and not RunFolder(Path(settings.output)).bundle.exists():
+        if untrained and not RunFolder.of(settings.output).bundle.exists():
             from segbatch.commands.scenes import open_role
             from segbatch.commands.train import untrained_card
 

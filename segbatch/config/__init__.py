@@ -15,7 +15,6 @@ from segbatch.config.schema import (
     Scenes,
     Split,
     WindowEntry,
-    local_folder,
 )
 from segbatch.config.space import Settings, draw, read_setting, with_settings
 from segbatch.config.training import ClassWeights, Model, Training
@@ -43,7 +42,6 @@ __all__ = [
     "WindowEntry",
     "draw",
     "load_config",
-    "local_folder",
     "parse_config",
     "parse_section",
     "read_classes",

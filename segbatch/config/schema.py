@@ -12,6 +12,7 @@ from segbatch.config.section import PositiveInt, Section
 from segbatch.config.training import Model, Training
 from segbatch.config.tune import Tune
 from segbatch.errors import InputError
+from segbatch.storage import place
 
 Role = Literal["train", "validate", "predict"]
 
@@ -282,16 +283,5 @@ class RunConfig(ClassFile):
 
     @field_validator("output")
     @classmethod
-    def _local_output(cls, output: str) -> str:
-        return local_folder(os.path.expanduser(output))
-
-
-def local_folder(path: str) -> str:
-    """The path, if it is a folder's.
-
-    Raises:
-        ValueError: It is a URL.
-    """
-    if "://" in path:
-        raise ValueError(f"output {path!r} is a URL; a run's files go to a folder (or a shared file system)")
-    return path
+    def _place_output(cls, output: str) -> str:
+        return str(place(os.path.expanduser(output)))

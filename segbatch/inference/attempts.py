@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from segbatch.storage import is_remote, place
+
 ATTEMPTS = "attempts"
 """Name of the folder beside a ledger's rows."""
 
@@ -37,12 +39,26 @@ def under_way(folder: str | Path) -> list[Attempt]:
     found = []
     now = time.time()
     with suppress(OSError):
-        for path in Path(folder).iterdir():
+        for path in place(folder).iterdir():
             with suppress(OSError, ValueError):
                 stage, scene, block = path.name.split("-")
                 seconds = max(0.0, now - path.stat().st_mtime)
                 found.append(Attempt(stage, int(scene), int(block), seconds))
     return sorted(found, key=lambda attempt: -attempt.seconds)
+
+
+def _count(path: Path) -> int:
+    """How many attempts there were before this one."""
+    if is_remote(path):
+        known = b""
+        with suppress(FileNotFoundError):
+            known = path.read_bytes()
+        path.put(known + b".")
+        return len(known)
+    with open(path, "ab") as file:
+        earlier = file.tell()
+        file.write(b".")
+    return earlier
 
 
 class Attempts:
@@ -54,7 +70,7 @@ class Attempts:
     """
 
     def __init__(self, folder: str | Path, stage: str) -> None:
-        self._folder = Path(folder)
+        self._folder = place(folder)
         self._stage = stage
 
     @contextmanager
@@ -71,9 +87,8 @@ class Attempts:
         path = self._folder / f"{self._stage}-{scene}-{block}"
         earlier = 0
         # A disk that is full is told of by whoever writes the block.
-        with suppress(OSError), open(path, "ab") as file:
-            earlier = file.tell()
-            file.write(b".")
+        with suppress(OSError):
+            earlier = _count(path)
         try:
             yield None if earlier < MOST_ATTEMPTS else self._reason(block)
         finally:

@@ -4,7 +4,6 @@ A block leaves one shard in each array of the Zarr store and, where COGs are wan
 compressed already.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from segbatch.errors import SegbatchError
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import CLASS_MASK, PROBABILITIES, Pyramid, create_store, part_path, write_block, write_part
 from segbatch.masks.pyramid import Resampling
+from segbatch.storage import remove_tree
 
 Format = Literal["cog", "zarr"]
 Overviews = Literal["mode", "nearest"]
@@ -50,7 +50,7 @@ def has_parts(masks: Path, scene_id: str) -> bool:
 
 def drop_parts(masks: Path, scene_id: str) -> None:
     """Remove what the COGs of a scene were put together from."""
-    shutil.rmtree(masks / _PARTS / scene_id, ignore_errors=True)
+    remove_tree(masks / _PARTS / scene_id)
     with suppress(OSError):  # there are other scenes' parts in it, or no folder
         (masks / _PARTS).rmdir()
 

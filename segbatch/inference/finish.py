@@ -13,11 +13,12 @@ from segbatch.masks import (
     CogSpec,
     PartError,
     clean_partial,
+    has_store,
     part_path,
     read_window,
     write_cog,
 )
-from segbatch.masks.staging import remove_folder
+from segbatch.storage import remove_folder
 
 
 def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
@@ -29,8 +30,9 @@ def is_finished(masks: Path, scene_id: str, formats: Sequence[Format], products:
     """Whether all files of a scene whose blocks are all in the ledger are there."""
     cogs = [cog_path(masks, scene_id, name) for name in (CLASS_MASK, *products)]
     # A COG that an earlier run wanted may stay; a store takes room and goes when it is not wanted.
+    store = store_path(masks, scene_id)
     return (
-        store_path(masks, scene_id).exists() == ("zarr" in formats)
+        (has_store(store) if "zarr" in formats else not store.exists())
         and not has_parts(masks, scene_id)
         and ("cog" not in formats or all(cog.exists() for cog in cogs))
     )

@@ -62,7 +62,7 @@ def run_quantization(job: Quantization) -> Profile:
             known=_without(read_profile(probe.bundle, probe.device_name), kind(probe.backend, "int8")),
             quantized=str(like_samples),
         )
-    write_profile(Path(probe.bundle), profile)
+    write_profile(probe.bundle, profile)
     return profile
 
 

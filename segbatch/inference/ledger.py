@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from segbatch.errors import SegbatchError
 from segbatch.evaluation import confusion_matrix, count_values
-from segbatch.masks.staging import write_whole
 from segbatch.redaction import redact
+from segbatch.storage import is_remote, place, write_whole
+
+ROWS_OF_AN_OBJECT = 256
+"""Some 100 kB: written again with each row it is small, and a million rows are read in a few thousand requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,24 +139,40 @@ class LedgerRow:
 
 
 class LedgerWriter:
-    """Appends rows to a file that belongs to this process alone."""
+    """Appends rows to a file that belongs to this process alone.
+
+    An object cannot be appended to: there it is written again with each row, and followed by another one when it has
+    grown.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        self._path = Path(folder) / f"{uuid.uuid4().hex}.jsonl"
+        self._folder = place(folder)
+        self._path = self._next()
+        self._lines: list[bytes] = []
 
     def append(self, row: LedgerRow) -> None:
-        """Add a row; on return it is on the disk.
+        """Add a row; on return it is on the disk, or in the store.
 
         Raises:
             SegbatchError: The file cannot be written.
         """
         try:
+            if is_remote(self._path):
+                lines = [*self._lines, row.to_line()]
+                self._path.put(b"".join(lines))
+                self._lines = lines
+                if len(lines) == ROWS_OF_AN_OBJECT:
+                    self._path, self._lines = self._next(), []
+                return
             with open(self._path, "ab") as file:
                 file.write(row.to_line())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise SegbatchError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+
+    def _next(self) -> Path:
+        return self._folder / f"{uuid.uuid4().hex}.jsonl"
 
 
 def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:
@@ -163,7 +182,7 @@ def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:
     """
     if not scenes:
         return
-    for path in sorted(Path(folder).glob("*.jsonl")):
+    for path in sorted(place(folder).glob("*.jsonl")):
         if any(row.scene in scenes for row in _rows_of(path)):
             lines = [row.to_line() for row in _rows_of(path) if row.scene not in scenes]
             if lines:
@@ -192,13 +211,13 @@ def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
 
 def iterate_rows(folder: str | Path) -> Iterator[LedgerRow]:
     """All whole rows, also while they are written, some blocks' several times; none where there is no folder."""
-    for path in sorted(Path(folder).glob("*.jsonl")):
+    for path in sorted(place(folder).glob("*.jsonl")):
         yield from _rows_of(path)
 
 
 def _rows_of(path: Path) -> Iterator[LedgerRow]:
     try:
-        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+        file = path.open(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return  # a command at work has removed it since it was listed
     with file:

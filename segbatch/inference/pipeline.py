@@ -1,6 +1,5 @@
 """The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from segbatch.inference.stages import BlockMask, ReadStage, WriteStage
 from segbatch.inference.watch import Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
 from segbatch.masks import CLASS_MASK
+from segbatch.storage import place, remove_tree
 
 _IO_CPUS = 0.25
 """CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
@@ -65,7 +65,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
     """
     shared = _Shared((work, work.reader(), work.writer()))
     attempts = _attempts_folder(work)
-    shutil.rmtree(attempts, ignore_errors=True)  # of a run that was killed
+    remove_tree(attempts)  # of a run that was killed
     attempts.mkdir(exist_ok=True)
 
     def read_block(batch: dict[str, np.ndarray]) -> Row:
@@ -138,7 +138,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
                 for row in map_some(blocks[first : first + _MOST_BLOCKS]):
                     dog.done()
                     yield row
-    shutil.rmtree(attempts, ignore_errors=True)
+    remove_tree(attempts)
 
 
 def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = _IO_CPUS) -> Iterator[str]:
@@ -193,7 +193,7 @@ def call_once(
 
 
 def _attempts_folder(work: Work) -> Path:
-    return Path(work.ledger) / ATTEMPTS
+    return place(work.ledger) / ATTEMPTS
 
 
 def _cluster(pool: Pool) -> str:

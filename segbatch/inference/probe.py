@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from segbatch.errors import InputError, SceneReadError
 from segbatch.inference.samples import Source, read_samples
@@ -95,7 +94,7 @@ def run_probe(probe: Probe) -> Profile:
         pixels=probe.pixels,
         known=read_profile(probe.bundle, probe.device_name),
     )
-    write_profile(Path(probe.bundle), profile)
+    write_profile(probe.bundle, profile)
     return profile
 
 

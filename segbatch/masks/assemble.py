@@ -5,11 +5,10 @@ here, a strip of tiles at a time. DEFLATE, because nearly every TIFF reader open
 many lack.
 """
 
-import os
-import shutil
 from collections.abc import Container, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +20,7 @@ from segbatch.masks import tiff
 from segbatch.masks.cog import GDAL_ERRORS, CogSpec, category_names, describing_fields
 from segbatch.masks.parts import Part, empty_part, open_part
 from segbatch.masks.pyramid import Pyramid, halved
-from segbatch.masks.staging import staging_folder, write_whole
+from segbatch.storage import place, staging_folder, write_whole
 
 _COPY_BYTES = 1 << 20
 
@@ -79,19 +78,22 @@ def write_cog(
     """
     if len(spec.bands) != pyramid.bands:
         raise ValueError(f"{len(spec.bands)} bands are described, but there are {pyramid.bands}")
-    out_path = Path(out_path)
+    out_path = place(out_path)
     sidecar = out_path.with_name(f"{out_path.name}.aux.xml")
-    opened = _open_parts(Path(parts), pyramid, without_part)
-    with _errors_naming(out_path), staging_folder(out_path) as folder:
-        cog = folder / "cog.tif"
-        _write_tiff(cog, opened, pyramid, describing_fields(spec), folder)
-        # The TIFF goes last: where it is, all is.
-        if spec.classes is None:
-            sidecar.unlink(missing_ok=True)
-        else:
-            write_whole(folder / "names.xml", category_names(spec.classes))
-            (folder / "names.xml").replace(sidecar)
-        cog.replace(out_path)
+    opened = _open_parts(place(parts), pyramid, without_part)
+    # Most small scenes have no shared levels: to make and remove a folder takes longer than their file.
+    scratch = staging_folder(out_path) if pyramid.local_levels < pyramid.levels else nullcontext(out_path.parent)
+    with _errors_naming(out_path), scratch as folder:
+
+        def pieces() -> Iterator[bytes]:
+            yield from _tiff(opened, pyramid, describing_fields(spec), folder)
+            # The TIFF is written, and gets its name last: where it is, all is.
+            if spec.classes is None:
+                sidecar.unlink(missing_ok=True)
+            else:
+                write_whole(sidecar, category_names(spec.classes))
+
+        write_whole(out_path, pieces())
 
 
 def _open_parts(folder: Path, pyramid: Pyramid, without_part: Container[tuple[int, int]]) -> list[list[Part]]:
@@ -105,30 +107,33 @@ def _open_parts(folder: Path, pyramid: Pyramid, without_part: Container[tuple[in
     ]
 
 
-def _write_tiff(cog: Path, parts: list[list[Part]], pyramid: Pyramid, template: tiff.Directory, folder: Path) -> None:
+def _tiff(parts: list[list[Part]], pyramid: Pyramid, template: tiff.Directory, folder: Path) -> Iterator[bytes]:
+    """The file, piece by piece."""
     shared = _make_shared_levels(parts, pyramid, folder)
     local = range(pyramid.local_levels)
     counts = [_gather_counts(parts, pyramid, level) for level in local] + [level.counts for level in shared]
     head, size = _encode_head(pyramid, template, counts)
-    with cog.open("wb") as stream:
-        stream.write(head)
-        # From the smallest level to the largest: who wants an overview needs the beginning of the file alone.
-        for level in reversed(shared):
-            with level.path.open("rb") as source:
-                shutil.copyfileobj(source, stream, _COPY_BYTES)
-        for number in reversed(local):
-            _copy_level(stream, parts, pyramid, number)
-        stream.flush()
-        os.fsync(stream.fileno())
-        if stream.tell() != size:
-            raise OSError(f"{stream.tell()} bytes were written and not {size}")
+    written = 0
+    # From the smallest level to the largest: who wants an overview needs the beginning of the file alone.
+    smaller, larger = reversed(shared), (_level(parts, pyramid, number) for number in reversed(local))
+    for piece in chain([head], chain.from_iterable(map(_shared_tiles, smaller)), chain.from_iterable(larger)):
+        yield piece
+        written += len(piece)
+    if written != size:
+        raise OSError(f"{written} bytes were written and not {size}")
 
 
-def _copy_level(stream: BinaryIO, parts: list[list[Part]], pyramid: Pyramid, level: int) -> None:
+def _shared_tiles(level: _SharedLevel) -> Iterator[bytes]:
+    with level.path.open("rb") as source:
+        while piece := source.read(_COPY_BYTES):
+            yield piece
+
+
+def _level(parts: list[list[Part]], pyramid: Pyramid, level: int) -> Iterator[bytes]:
     for row_of_parts in parts:
         for row in range(pyramid.block_tiles(*row_of_parts[0].block, level).height):
             for part in row_of_parts:
-                stream.write(part.run(level, row))
+                yield part.run(level, row)
 
 
 def _gather_counts(parts: list[list[Part]], pyramid: Pyramid, level: int) -> NDArray[np.uint32]:

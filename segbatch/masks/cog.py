@@ -21,6 +21,7 @@ from rasterio.io import MemoryFile
 from segbatch.classes import MAX_CLASSES, NODATA, PROBABILITY_STEPS, ClassTable
 from segbatch.errors import InputError
 from segbatch.masks import tiff
+from segbatch.scenes.raster import gdal_options
 
 CLASSES_TAG = "SEGBATCH_CLASSES"
 """Metadata item with the class table as JSON."""
@@ -122,7 +123,7 @@ def read_cog_classes(path: str | Path) -> ClassTable | None:
         InputError: The file cannot be opened, or its category names repeat.
     """
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.Env(**gdal_options()), rasterio.open(path) as dataset:
             text = dataset.tags().get(CLASSES_TAG)
             if text is not None:
                 return ClassTable.from_json(json.loads(text))

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
@@ -12,7 +11,7 @@ from segbatch.classes import NODATA, ClassTable
 from segbatch.errors import SceneReadError
 from segbatch.geometry import Window
 from segbatch.masks.cog import read_cog_classes
-from segbatch.masks.shards import open_class_mask, read_classes, read_window
+from segbatch.masks.shards import is_store, open_class_mask, open_group, read_classes, read_window
 from segbatch.scenes import SceneInfo, open_scene
 
 
@@ -25,11 +24,11 @@ def describe_mask(path: str | Path) -> tuple[SceneInfo, ClassTable | None]:
     Raises:
         InputError: It is neither.
     """
-    if not Path(path).is_dir():
+    if not is_store(path):
         with open_scene(str(path)) as reader:
             return reader.info, read_cog_classes(path)
     height, width = open_class_mask(path).shape
-    attributes = dict(zarr.open_group(path, mode="r")["spatial_ref"].attrs) if _has_map(path) else {}
+    attributes = dict(open_group(path)["spatial_ref"].attrs) if _has_map(path) else {}
     terms = [float(term) for term in str(attributes.get("GeoTransform", "0 1 0 0 0 1")).split()]
     info = SceneInfo(
         uri=str(path),
@@ -53,7 +52,7 @@ def read_mask(path: str | Path, window: Window, num_classes: int) -> NDArray[np.
     Raises:
         SegbatchError: The file is damaged, or a value is neither a class id nor nodata.
     """
-    if Path(path).is_dir():
+    if is_store(path):
         ids: NDArray[Any] = read_window(path, window)
     else:
         with open_scene(str(path)) as reader:
@@ -70,4 +69,4 @@ def read_mask(path: str | Path, window: Window, num_classes: int) -> NDArray[np.
 
 
 def _has_map(path: str | Path) -> bool:
-    return "spatial_ref" in zarr.open_group(path, mode="r")
+    return "spatial_ref" in open_group(path)

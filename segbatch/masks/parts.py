@@ -19,8 +19,8 @@ from segbatch.classes import NODATA
 from segbatch.errors import SegbatchError
 from segbatch.geometry import Window
 from segbatch.masks.pyramid import Pyramid, halved
-from segbatch.masks.staging import write_whole
 from segbatch.masks.tiff import compress, encode_tile, frame_tile, framed_sizes
+from segbatch.storage import read_range, write_whole
 
 _HEAD = struct.Struct("<8s16sI")
 """Magic number, what the part is of, checksum of the index."""
@@ -97,9 +97,7 @@ class Part:
             return b""
         assert self.path is not None  # a block of nodata has only empty tiles
         try:
-            with self.path.open("rb") as stream:
-                stream.seek(_HEAD.size + self.index.nbytes + start)
-                content = stream.read(size)
+            content = read_range(self.path, _HEAD.size + self.index.nbytes + start, size)
         except OSError as error:
             raise _problem(self.path, self.block, f"cannot be read: {error.strerror or error}") from error
         if len(content) != size or zlib.crc32(content) != checksum:
@@ -171,12 +169,12 @@ def open_part(folder: Path, pyramid: Pyramid, row: int, col: int) -> Part:
     sizes, tiles = _index_sizes(pyramid, block)
     length = tiles + sum(rows for rows, _ in sizes) + 2
     try:
-        with file.open("rb") as stream:
-            head, content = stream.read(_HEAD.size), stream.read(4 * length)
+        begin = read_range(file, 0, _HEAD.size + 4 * length)
     except FileNotFoundError as error:
         raise _problem(file, block, "is missing") from error
     except OSError as error:
         raise _problem(file, block, f"cannot be read: {error.strerror or error}") from error
+    head, content = begin[: _HEAD.size], begin[_HEAD.size :]
     if len(head) != _HEAD.size:
         raise _problem(file, block, "is damaged: it is too short")
     magic, identity, checksum = _HEAD.unpack(head)

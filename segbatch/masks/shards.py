@@ -11,7 +11,7 @@ NaN for nodata, as the CF attribute ``_FillValue`` asks; with ``mask_and_scale=F
 import json
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.errors import NodeTypeValidationError
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, ObjectStore
 
 from segbatch.classes import NODATA, PROBABILITY_STEPS, ClassTable
 from segbatch.errors import InputError, SegbatchError
 from segbatch.geometry import Window
 from segbatch.masks.coordinates import coordinate_axes, spatial_reference
-from segbatch.masks.staging import PARTIAL, staging_folder, write_whole
+from segbatch.storage import PARTIAL, is_remote, move, place, staging_folder, write_whole
 
 CLASS_MASK = "class_mask"
 """Name of the class mask in the store."""
@@ -73,7 +73,7 @@ def create_store(
     """
     if shard[0] % chunk[0] or shard[1] % chunk[1]:
         raise ValueError(f"chunk {chunk} does not divide shard {shard}")
-    path = Path(path)
+    path = place(path)
     try:
         with staging_folder(path) as folder:
             template = folder / "store"
@@ -99,9 +99,9 @@ def create_store(
                     dimension_names=(axis.name,),
                     attributes=axis.attributes,
                 )
-            if not path.exists():
+            if not (has_store(path) if is_remote(path) else path.exists()):
                 try:
-                    template.rename(path)
+                    move(template, path)
                     return
                 except OSError:
                     if not path.exists():
@@ -133,7 +133,7 @@ def write_block(path: str | Path, block_window: Window, pixels: NDArray[np.uint8
         raise ValueError(
             f"uint8 pixels of {block_window}, shape {wanted}, are needed; got {pixels.dtype} of {pixels.shape}"
         )
-    file = Path(path, name, "c", *["0"] * (pixels.ndim - 2), str(row), str(col))
+    file = place(path).joinpath(name, "c", *["0"] * (pixels.ndim - 2), str(row), str(col))
     try:
         if (pixels == NODATA).all():
             file.unlink(missing_ok=True)
@@ -173,14 +173,38 @@ def read_classes(path: str | Path) -> ClassTable:
         InputError: There is no store of a class mask at ``path``.
     """
     try:
-        return ClassTable.from_json(zarr.open_group(path, mode="r").attrs["classes"])  # type: ignore[arg-type]
+        return ClassTable.from_json(open_group(path).attrs["classes"])  # type: ignore[arg-type]
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a class mask in Zarr format: it has no class table.") from error
 
 
+def has_store(path: str | PurePath) -> bool:
+    """Whether there is a store. What a killed removal has left of one is none."""
+    return (place(path) / "zarr.json").is_file()
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a class mask is a store, as all folders are, and not a raster that GDAL reads."""
+    try:
+        return has_store(path) if is_remote(found := place(path)) else found.is_dir()
+    except ValueError:  # a URL that only GDAL knows
+        return False
+
+
+def open_group(path: str | Path) -> zarr.Group:
+    """A store's group, for reading.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    return zarr.open_group(_zarr_store(place(path)), mode="r")
+
+
 def clean_partial(path: str | Path) -> None:
     """Remove what killed writers left in a store. Call it before the writers of a run start, not beside them."""
-    for file in Path(path).rglob(f"*{PARTIAL}"):
+    if is_remote(path := place(path)):
+        return  # objects are whole
+    for file in path.rglob(f"*{PARTIAL}"):
         file.unlink(missing_ok=True)
 
 
@@ -218,19 +242,27 @@ def open_pixels(path: str | Path, name: str) -> zarr.Array[Any]:
     Raises:
         InputError: There is no store at ``path``, or no such array in it.
     """
-    document = Path(path) / name / "zarr.json"
+    document = place(path) / name / "zarr.json"
     try:
+        if is_remote(document):
+            return _open(str(document.parent), document.stat().version)
         status = document.stat()
-        return _open(str(document.parent), status.st_ino, status.st_mtime_ns)
+        return _open(str(document.parent), f"{status.st_ino} {status.st_mtime_ns}")
     except (FileNotFoundError, NotADirectoryError, NodeTypeValidationError) as error:
         raise InputError(f"{path} is not a class mask in Zarr format: there is no {document}.") from error
 
 
 @lru_cache(maxsize=64)
-def _open(path: str, inode: int, modified: int) -> zarr.Array[Any]:
-    # inode and modified only tell one store from another that was made in its place.
-    del inode, modified
-    return zarr.open_array(path, mode="r", zarr_format=3)
+def _open(path: str, version: str) -> zarr.Array[Any]:
+    del version  # it only tells one store from another that was made in its place
+    return zarr.open_array(_zarr_store(place(path)), mode="r", zarr_format=3)
+
+
+def _zarr_store(path: Path) -> Any:
+    """What zarr opens, for reading."""
+    if is_remote(path):
+        return ObjectStore(path.open_store(), read_only=True)
+    return path
 
 
 def _create_array(

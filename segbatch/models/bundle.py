@@ -7,7 +7,6 @@ card, says what the model expects and what its classes are.
 import contextlib
 import io
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 
 from segbatch.errors import InputError
 from segbatch.models.card import CARD, Card, read_card
+from segbatch.storage import local_copy, move_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,9 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
         for file in temporary.iterdir():
             file.chmod(0o644)
         temporary.chmod(0o755)
-        replace_folder(temporary, folder)
+        move_over(temporary, folder, last=CARD)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Move ``new``, on the same file system, to where ``folder`` is.
-
-    An interruption leaves the older folder, none, or the new one, but never a part of one.
-    """
-    if folder.exists():
-        older = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        os.replace(folder, older)  # renaming is atomic, removing is not
-        os.replace(new, folder)
-        shutil.rmtree(older, ignore_errors=True)
-    else:
-        os.replace(new, folder)
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -78,7 +64,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's loader talks
             # What the bundle says of encoder weights may not make it fetch, and read, other files than its own.
-            model = smp.from_pretrained(str(folder), encoder_weights=None)
+            model = smp.from_pretrained(str(local_copy(folder)), encoder_weights=None)
     except Exception as error:
         # The loader raises all kinds of errors on damaged files; none of them is ours to retry.
         raise InputError(f"The bundle {folder} is damaged: {' '.join(str(error).split())[:300]}") from error

@@ -12,6 +12,7 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
 from segbatch.models.halo import HaloCurve
 from segbatch.scenes import SceneInfo
+from segbatch.storage import place, write_whole
 
 CARD = "segbatch.json"
 _FILES = ("config.json", "model.safetensors", CARD)
@@ -157,7 +158,7 @@ def read_card(folder: str | Path) -> Card:
     Raises:
         InputError: The folder is not a bundle.
     """
-    folder = Path(folder)
+    folder = place(folder)
     if not folder.is_dir():
         raise InputError(f"The bundle {folder} does not exist.")
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -177,9 +178,7 @@ def write_halo_curve(folder: str | Path, curve: HaloCurve) -> None:
     Raises:
         OSError: The bundle cannot be written to.
     """
-    from segbatch.masks.staging import write_whole  # its room takes a while to import
-
-    path = Path(folder) / CARD
+    path = place(folder) / CARD
     data = json.loads(path.read_text(encoding="utf-8"))
     data[_CURVE] = curve.to_json()
     write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
@@ -193,7 +192,7 @@ def bundle_hash(folder: str | Path) -> str:
     """
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
-        with open(Path(folder) / name, "rb") as file:
+        with (place(folder) / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     card = read_card(folder).to_json()
     digest.update(json.dumps({k: v for k, v in card.items() if k not in _FOR_PEOPLE}).encode())

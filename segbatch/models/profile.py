@@ -7,11 +7,12 @@ computes, and a bundle that cannot be written to is measured anew.
 import json
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from segbatch.storage import place, write_whole
 
 _FOLDER = ".cache"
 _FORMAT = 1
@@ -122,11 +123,10 @@ def write_profile(bundle: str | Path, profile: Profile) -> bool:
         Whether it could be written.
     """
     path = _path(bundle, profile.device)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    if not place(bundle).is_dir():
+        return False
     try:
-        path.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(profile.to_json(), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, (json.dumps(profile.to_json(), indent=2) + "\n").encode())
     except OSError:
         return False
     return True
@@ -143,4 +143,4 @@ def cpu_name() -> str:
 
 
 def _path(bundle: str | Path, device: str) -> Path:
-    return Path(bundle) / _FOLDER / f"{re.sub('[^A-Za-z0-9]+', '-', device).strip('-')}.json"
+    return place(bundle) / _FOLDER / f"{re.sub('[^A-Za-z0-9]+', '-', device).strip('-')}.json"

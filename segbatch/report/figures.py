@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
-from segbatch.masks import thumbnail
+from segbatch.masks import is_store, thumbnail
 from segbatch.masks.describe import describe_mask
 from segbatch.redaction import redact
 from segbatch.report.summary import SceneResult
@@ -160,7 +159,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def _read_mask(path: str, max_side: int) -> NDArray[np.uint8]:
     """A class mask, shrunk: a Zarr store is a folder, all else is a raster."""
-    if os.path.isdir(path):
+    if is_store(path):
         return thumbnail(path, max_side)
     with open_scene(path) as reader:
         mask: NDArray[np.uint8] = reader.thumbnail(max_side, (1,)).values[0].astype(np.uint8)

@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from segbatch.classes import LabelMap
-from segbatch.masks.staging import write_whole
 from segbatch.report.document import metrics_document
 from segbatch.report.figures import data_uri, panel_png, scene_tiles, tile_uri
 from segbatch.report.html import MOST_PANELS, Panel, Picture, render_html
 from segbatch.report.summary import RunSummary
 from segbatch.report.tables import confusion_csv, per_class_csv, per_scene_csv
+from segbatch.storage import place, write_whole
 
 PAGE = "report.html"
 
@@ -41,7 +42,7 @@ def write_report(
     Returns:
         The content of metrics.json.
     """
-    folder = Path(out_dir)
+    folder = place(out_dir)
     document = metrics_document(summary)
     panels = []
     for scene in [scene for scene in summary.scenes if scene.error is None][:MOST_PANELS]:
@@ -67,7 +68,7 @@ def write_training_report(summary: RunSummary, out_dir: str | Path) -> None:
         summary: The run, without scenes.
         out_dir: Folder; made if need be.
     """
-    _write_text(Path(out_dir) / PAGE, render_html(metrics_document(summary), summary, (), _samples(summary)))
+    _write_text(place(out_dir) / PAGE, render_html(metrics_document(summary), summary, (), _samples(summary)))
 
 
 def _samples(summary: RunSummary) -> list[Panel]:
@@ -80,9 +81,10 @@ def _samples(summary: RunSummary) -> list[Panel]:
 def _file_picture(caption: str, path: str) -> Picture:
     """A picture from its file, as it is."""
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as picture:
+        content = place(path).read_bytes()
+        with Image.open(BytesIO(content), formats=("JPEG", "PNG")) as picture:
             kind, (width, height) = str(picture.format).lower(), picture.size
-        return Picture(caption, data_uri(Path(path).read_bytes(), kind), None, width, height)
+        return Picture(caption, data_uri(content, kind), None, width, height)
     except OSError as error:
         return Picture(caption, "", error.strerror or "the file is damaged", 0, 0)
 

@@ -74,7 +74,7 @@ class RasterScene:
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")
         try:
-            with rasterio.Env(**_gdal_options()):
+            with rasterio.Env(**gdal_options()):
                 self._file = rasterio.open(uri)
                 self._dataset = self._file if grid is None else _resampled(self._file, grid)
         except GDAL_ERRORS as error:
@@ -119,7 +119,7 @@ class RasterScene:
 
     def _read(self, bands: Sequence[int], window: RasterioWindow, shape: tuple[int, int]) -> Pixels:
         try:
-            with rasterio.Env(**_gdal_options()):
+            with rasterio.Env(**gdal_options()):
                 values = self._dataset.read(
                     list(bands), window=window, out_shape=(len(bands), *shape), resampling=Resampling.nearest
                 )
@@ -149,8 +149,23 @@ class RasterScene:
         return self._dataset.mask_flag_enums[0]
 
 
-def _gdal_options() -> dict[str, str]:
-    return _GDAL_OPTIONS | {name: value for name, value in _WEB_OPTIONS.items() if name not in os.environ}
+def gdal_options() -> dict[str, str]:
+    """How GDAL opens a file, as far as the user's environment does not say otherwise."""
+    wanted = _WEB_OPTIONS | _s3_server()
+    return _GDAL_OPTIONS | {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def _s3_server() -> dict[str, str]:
+    """A server of one's own in GDAL's names, where the environment names it as all others know it."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        return {}
+    scheme, _, host = url.rpartition("://")
+    return {
+        "AWS_S3_ENDPOINT": host.rstrip("/"),
+        "AWS_HTTPS": "NO" if scheme == "http" else "YES",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }
 
 
 def _resampled(file: rasterio.DatasetReader, grid: SceneInfo) -> WarpedVRT:

@@ -13,6 +13,7 @@ from typing import Any
 from segbatch.commands.folder import refuse_relative
 from segbatch.config import Role, RunConfig, load_config
 from segbatch.errors import InputError
+from segbatch.storage import place
 from segbatch.submit.package import Package
 
 SUBMITTED = ("train", "tune", "predict", "evaluate", "run", "report", "calibrate", "demo")
@@ -92,10 +93,10 @@ def parse(root: Any, words: Sequence[str], folder: Path) -> Command:
     if config is not None:
         settings = _load(Path(config), given.get("set_") or (), folder)
     output = os.path.normpath(_output(name, given, settings))
-    refuse_relative(Path(output))
+    refuse_relative(place(output))
     return Command(
         words=tuple(words),
-        run=settings.name if settings else Path(output).name,
+        run=settings.name if settings else place(output).name,
         output=output,
         config=None if config is None else str(config),
         settings=None if settings is None else _settings(settings),

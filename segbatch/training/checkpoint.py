@@ -4,13 +4,18 @@ import errno
 import json
 import os
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyarrow.fs import FileSystem
+
 from segbatch.errors import TrainingError
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
+from segbatch.storage import is_remote
 from segbatch.training.crew import Crew
 from segbatch.training.learner import Learner
 
@@ -62,16 +67,12 @@ def save(learner: Learner, state: TrainState, crew: Crew, scratch: Path) -> None
     Raises:
         TrainingError: The files cannot be written; all workers are told.
     """
-    folder = scratch / "reported"
-    problem = _write(folder, learner, state) if crew.rank == 0 else ""
-    problem = crew.gathered(problem)[0]
-    try:
+    with _workplace(scratch) as folder:
+        problem = _write(folder, learner, state) if crew.rank == 0 else ""
+        problem = crew.gathered(problem)[0]
         if problem:
             raise TrainingError(problem)
         crew.store({"step": learner.step}, folder if crew.rank == 0 else None)
-    finally:
-        if crew.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def last(crew: Crew, scratch: Path) -> AbstractContextManager[str] | None:
@@ -99,7 +100,7 @@ def rescue(scratch: Path) -> None:
         scratch: Folder of the training, which nobody works on.
     """
     record = scratch / _RECORD
-    if not record.exists():
+    if is_remote(scratch) or not record.exists():  # objects are never torn
         return
     try:
         json.loads(record.read_text())
@@ -119,6 +120,30 @@ def has_checkpoint(scratch: Path) -> bool:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The epochs' rows of a checkpoint."""
     return list(json.loads((folder / _COURSE).read_text())["history"])
+
+
+def clear(storage: Path) -> None:
+    """Remove all checkpoints of trainings that are done."""
+    if is_remote(storage):
+        filesystem, path = FileSystem.from_uri(str(storage))
+        with suppress(OSError):  # it is not there
+            filesystem.delete_dir(path)  # knows Ray Train's empty objects that stand for folders
+    else:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+@contextmanager
+def _workplace(scratch: Path) -> Iterator[Path]:
+    """Where the files are written that Ray Train copies; the folder need not be there and goes afterwards."""
+    if is_remote(scratch):
+        with tempfile.TemporaryDirectory(prefix="segbatch-") as name:
+            yield Path(name) / "reported"
+        return
+    folder = scratch / "reported"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, learner: Learner, state: TrainState) -> str:

@@ -12,7 +12,6 @@ from segbatch.evaluation import compute_metrics
 from segbatch.inference.calibration import calibrate_halo
 from segbatch.inference.predictor import Predictor
 from segbatch.inference.samples import Source
-from segbatch.masks.staging import write_whole
 from segbatch.models.allocator import keep_freed_memory
 from segbatch.models.backends.forward import Forward
 from segbatch.models.build import build_model, model_stride
@@ -20,6 +19,7 @@ from segbatch.models.bundle import Bundle
 from segbatch.models.card import Card, default_halo
 from segbatch.models.pretrained import load_from_bundle
 from segbatch.redaction import redact
+from segbatch.storage import write_whole
 from segbatch.training.checkpoint import EpochSums, TrainState, last, load, save
 from segbatch.training.crew import Bell, Crew
 from segbatch.training.epoch import run_epoch

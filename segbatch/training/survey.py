@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.errors import InputError
 from segbatch.geometry import Window
-from segbatch.masks.staging import write_whole
 from segbatch.scenes import LabelReader, open_scene
+from segbatch.storage import write_whole
 from segbatch.training.histogram import count_values, percentiles
 
 PERCENTILES = (1.0, 50.0, 99.0)
@@ -237,7 +237,7 @@ def save_survey(survey: Survey, file: Path) -> None:
 
 def load_survey(file: Path) -> Survey:
     """What `save_survey` kept."""
-    with np.load(file, allow_pickle=False) as kept:
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as kept:
         return Survey(
             int(kept["cell"]),
             tuple(kept[f"cells{index}"] for index in range(sum(name.startswith("cells") for name in kept.files))),

@@ -20,7 +20,8 @@ import ray.train.torch
 
 from segbatch.classes import LabelMap
 from segbatch.errors import SegbatchError, TrainingError, root_message
-from segbatch.models.bundle import replace_folder
+from segbatch.models.card import CARD
+from segbatch.storage import move_over, staging_folder
 from segbatch.training.checkpoint import BUNDLE, rescue
 from segbatch.training.crew import Wire
 from segbatch.training.interrupt import GRACE_SECONDS, wait_gracefully
@@ -195,10 +196,9 @@ def fit(
 
 def _keep(best: Path, bundle: Path) -> None:
     if best.exists():
-        temporary = bundle.with_name(f".{bundle.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(best, temporary)
-        replace_folder(temporary, bundle)
+        with staging_folder(bundle) as folder:
+            shutil.copytree(best, folder / bundle.name)
+            move_over(folder / bundle.name, bundle, last=CARD)
 
 
 class _RelayWire:

@@ -184,7 +184,7 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(folder: RunFolder) -> None:
 
 def test_who_has_lost_it_stops(folder: RunFolder, tmp_path: Path) -> None:
     code = HOLD.replace("from segbatch.commands.lock import hold", "from segbatch.commands import lock\n"
-                        "lock.LEASE_SECONDS, lock._REFRESH_SECONDS = 0.6, 0.2\nhold = lock.hold")  # fmt: skip
+                        "lock.LEASE_SECONDS, lock.REFRESH_SECONDS = 0.6, 0.2\nhold = lock.hold")  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -211,7 +211,7 @@ def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
 
     for where, name in (
         (adopt_module, "write_json"), (adopt_module, "write_whole"), (adopt_module, "forget_scenes"),
-        (adopt_module, "_put"), (adopt_module, "_remove"), (adopt_module.shutil, "rmtree"), (only_new, "report"),
+        (adopt_module, "_put"), (adopt_module, "_remove"), (shutil, "rmtree"), (only_new, "report"),
         (only_new, "map_scenes"), (Path, "replace"), (Path, "unlink"),
     ):  # fmt: skip
         patch.setattr(where, name, dying(getattr(where, name)))

@@ -473,7 +473,7 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
         def stop(*paths: Path) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr("segbatch.training.trainer.replace_folder", stop)
+        patched.setattr("segbatch.training.trainer.move_over", stop)
         said = segbatch(*words)
     assert said.code == 130, said.text
     assert not (run / "bundle").exists()

@@ -311,7 +311,7 @@ def test_a_full_disk_is_said_and_nothing_is_thrown_away(tmp_path: Path, monkeypa
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segbatch.masks.assemble.os.fsync", full)
+    monkeypatch.setattr("segbatch.storage.staging.os.fsync", full)
     problem = finish(writer)
     assert "a.tif cannot be written: " in problem
     assert "No space left on device" in problem

@@ -1,7 +1,6 @@
 """The COG put together from parts, against GDAL (through rasterio), rio-cogeo and numpy."""
 
 import errno
-import io
 import json
 import random
 import resource
@@ -11,8 +10,9 @@ import sys
 import textwrap
 import tracemalloc
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +31,7 @@ from segbatch.errors import SegbatchError
 from segbatch.masks import CogSpec, assemble, read_cog_classes, tiff, write_cog
 from segbatch.masks.parts import PartError, part_path, write_part
 from segbatch.masks.pyramid import Pyramid, halved
+from segbatch.storage import PARTIAL
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -447,7 +448,7 @@ def test_a_disk_that_fails_at_the_end_is_named(tmp_path: Path, monkeypatch: pyte
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segbatch.masks.assemble.os.fsync", full)
+    monkeypatch.setattr("segbatch.storage.staging.os.fsync", full)
     with pytest.raises(SegbatchError, match=r"out/s\.tif cannot be written: .*No space left on device"):
         write_cog(parts, tmp_path / "out" / "s.tif", pyramid, MASK)
     assert names_in_folder(tmp_path / "out") == []
@@ -459,18 +460,18 @@ def test_a_full_disk_is_an_error_that_names_the_file(
     tmp_path: Path, missing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, pyramid = make_cog(tmp_path, random_pixels(1100, 1100), (512, 512))
-    write_tiff, before = assemble._write_tiff, out.read_bytes()
+    write, before = assemble.write_whole, out.read_bytes()
 
-    def limited(*arguments: Any) -> None:
+    def limited(file: Path, content: Any) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         # Python ignores the signal, so that writing is an error as it is on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - missing, hard))
         try:
-            write_tiff(*arguments)
+            write(file, content)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    monkeypatch.setattr(assemble, "_write_tiff", limited)
+    monkeypatch.setattr(assemble, "write_whole", limited)
     with pytest.raises(SegbatchError, match=r"out/s\.tif cannot be written: "):
         write_cog(tmp_path / "parts", out, pyramid, MASK)
     assert names_in_folder(out.parent) == ["s.tif", "s.tif.aux.xml"]
@@ -487,7 +488,7 @@ def test_the_leftovers_of_a_killed_process_are_in_nobodys_way(tmp_path: Path) ->
         from affine import Affine
         from segbatch.masks import CogSpec, assemble
         from segbatch.masks.pyramid import Pyramid
-        assemble.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
         spec = CogSpec(None, Affine.identity())
         assemble.write_cog(sys.argv[1], sys.argv[2], Pyramid(600, 1100, (512, 512)), spec)
         """
@@ -495,11 +496,12 @@ def test_the_leftovers_of_a_killed_process_are_in_nobodys_way(tmp_path: Path) ->
     command = [sys.executable, "-c", killed, str(tmp_path / "parts"), str(folder / "s.tif")]
     root = Path(__file__).parents[2]
     assert subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == -9
-    (leftover,) = names_in_folder(folder)
-    assert leftover.startswith(".s.tif.")
+    leftovers = names_in_folder(folder)
+    assert leftovers
+    assert all(name.endswith(PARTIAL) for name in leftovers)
     (folder / "s.tif").write_bytes(b"an older file")
     write_cog(tmp_path / "parts", folder / "s.tif", pyramid, MASK)
-    assert names_in_folder(folder) == [leftover, *names_in_folder(clean.parent)]
+    assert names_in_folder(folder) == sorted([*leftovers, *names_in_folder(clean.parent)])
     for name in names_in_folder(clean.parent):
         assert (folder / name).read_bytes() == (clean.parent / name).read_bytes()
 
@@ -512,13 +514,13 @@ def test_a_kill_before_the_names_are_in_place_leaves_nothing_but_a_leftover(
     with monkeypatch.context() as patched:
         # What SIGKILL leaves: the folder that is being filled is not removed.
         patched.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patched.setattr("segbatch.masks.staging.shutil.rmtree", lambda *_, **__: None)
+        patched.setattr("segbatch.storage.staging.shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             write_cog(parts, out, pyramid, MASK)
-    (leftover,) = names_in_folder(out.parent)
-    assert leftover.startswith(".s.tif.")
+    leftovers = names_in_folder(out.parent)
+    assert all(name.endswith(PARTIAL) for name in leftovers)
     write_cog(parts, out, pyramid, MASK)
-    assert names_in_folder(out.parent) == [leftover, "s.tif", "s.tif.aux.xml"]
+    assert names_in_folder(out.parent) == sorted([*leftovers, "s.tif", "s.tif.aux.xml"])
 
 
 def test_a_file_beyond_the_limit_is_a_bigtiff_with_the_same_pixels(
@@ -546,7 +548,7 @@ def test_a_file_of_more_than_four_gigabytes(tmp_path: Path, monkeypatch: pytest.
     mask = random_pixels(2048, 2048)
     pyramid = Pyramid(2048, 2048, (512, 512))
     assert pyramid.tiles(0) == (8, 8)
-    gather_counts, copy_level = assemble._gather_counts, assemble._copy_level
+    gather_counts, pieces_of_level = assemble._gather_counts, assemble._level
 
     def gather(parts: Any, pyramid: Pyramid, level: int) -> NDArray[np.uint32]:
         counts = gather_counts(parts, pyramid, level)
@@ -554,24 +556,33 @@ def test_a_file_of_more_than_four_gigabytes(tmp_path: Path, monkeypatch: pytest.
             counts.flat[1:-1] = tile_bytes
         return counts
 
-    def copy(stream: BinaryIO, parts: Any, pyramid: Pyramid, level: int) -> None:
-        whole = io.BytesIO()
-        copy_level(whole, parts, pyramid, level)
+    def pieces(parts: Any, pyramid: Pyramid, level: int) -> Iterator[bytes]:
+        run = b"".join(pieces_of_level(parts, pyramid, level))
         if level > 0:
-            stream.write(whole.getvalue())
+            yield run
             return
-        run, last = whole.getvalue(), pyramid.tiles(0)[0] * pyramid.tiles(0)[1] - 1
+        last = pyramid.tiles(0)[0] * pyramid.tiles(0)[1] - 1
         for number in range(last + 1):
             (size,) = struct.unpack_from("<I", run)
             framed, run = run[: size + 8], run[size + 8 :]
             if number in (0, last):
-                stream.write(framed)
+                yield framed
             else:
-                stream.write(struct.pack("<I", tile_bytes) + framed[4:-4])
-                stream.seek(tile_bytes - size + 4, 1)
+                yield struct.pack("<I", tile_bytes) + framed[4:-4]
+                yield bytes(tile_bytes - size + 4)
+
+    def write_sparse(file: Path, content: bytes | Iterator[bytes]) -> None:
+        file.parent.mkdir(exist_ok=True)
+        with file.open("wb") as stream:
+            for piece in [content] if isinstance(content, bytes) else content:
+                if len(piece) > tile_bytes // 2:
+                    stream.seek(len(piece), 1)
+                else:
+                    stream.write(piece)
 
     monkeypatch.setattr(assemble, "_gather_counts", gather)
-    monkeypatch.setattr(assemble, "_copy_level", copy)
+    monkeypatch.setattr(assemble, "_level", pieces)
+    monkeypatch.setattr(assemble, "write_whole", write_sparse)
     out = tmp_path / "s.tif"
     write_cog(write_parts(tmp_path / "parts", pyramid, mask), out, pyramid, MASK)
 

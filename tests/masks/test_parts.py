@@ -179,7 +179,7 @@ def test_a_full_disk_names_the_part_and_leaves_nothing(tmp_path: Path, monkeypat
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segbatch.masks.staging.os.fsync", full)
+    monkeypatch.setattr("segbatch.storage.staging.os.fsync", full)
     with pytest.raises(SegbatchError, match=r"0/1\.part cannot be written: No space left on device"):
         write_part(tmp_path, PYRAMID, BLOCK, random_pixels(128, 128))
     assert list((tmp_path / "0").iterdir()) == []

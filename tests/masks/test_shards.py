@@ -416,7 +416,7 @@ def test_a_killed_creation_leaves_nothing_in_the_way(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patched:
         # What SIGKILL leaves: the half-made folder is not removed, and nothing is at the final path.
         patched.setattr(shards, "coordinate_axes", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patched.setattr("segbatch.masks.staging.shutil.rmtree", lambda *_, **__: None)
+        patched.setattr("segbatch.storage.staging.shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             make_store(path, 70, 100, crs=UTM, transform=NORTH_UP)
     assert not path.exists()
@@ -460,7 +460,7 @@ def test_a_full_disk_names_the_shard_and_leaves_no_partial_file(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segbatch.masks.staging.os.fsync", full)
+    monkeypatch.setattr("segbatch.storage.staging.os.fsync", full)
     with pytest.raises(SegbatchError, match=r"c/1/0 cannot be written: No space left on device"):
         write_block(path, Window(0, 32, 48, 32), np.zeros((32, 48), np.uint8))
     assert shard_files(path) == []

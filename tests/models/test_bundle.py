@@ -1,7 +1,6 @@
 """Bundles: what is saved is what is loaded, by others too, and nothing half-written is ever taken for one."""
 
 import json
-import os
 import pickle
 import pickletools
 import shutil
@@ -14,7 +13,6 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-import segbatch.models.bundle as bundle_module
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.predict import check_weights
 from segbatch.errors import InputError
@@ -116,8 +114,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_bundle_or_none(
             return call
 
         with monkeypatch.context() as patched:
-            patched.setattr(bundle_module.os, "replace", maybe(os.replace))
-            patched.setattr(bundle_module.shutil, "rmtree", maybe(shutil.rmtree))
+            patched.setattr(Path, "replace", maybe(Path.replace))
+            patched.setattr(shutil, "rmtree", maybe(shutil.rmtree))
             killed = False
             try:
                 save_bundle(folder, bundle(1))

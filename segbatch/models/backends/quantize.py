@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from segbatch.masks.staging import staging_folder
 from segbatch.models.backends import missing
 from segbatch.models.backends.export import NAMES, to_onnx
 from segbatch.models.backends.mapper import Mapper
+from segbatch.storage import staging_folder
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
 """(pixels, valid), as `Mapper.forward` takes them."""

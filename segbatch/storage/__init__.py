@@ -1,0 +1,36 @@
+"""Where a run's files are: a folder, or a place in an object store.
+
+`place` makes of either what has the methods of `pathlib.Path`, so that what reads and writes need not know which it is.
+Where it must (what is appended to, renamed or locked), it asks `is_remote`.
+"""
+
+from segbatch.storage.fetch import local_copy
+from segbatch.storage.objects import ChangedError, ObjectPath
+from segbatch.storage.place import is_remote, is_url, place
+from segbatch.storage.staging import (
+    PARTIAL,
+    move,
+    move_over,
+    read_range,
+    remove_folder,
+    remove_tree,
+    staging_folder,
+    write_whole,
+)
+
+__all__ = [
+    "PARTIAL",
+    "ChangedError",
+    "ObjectPath",
+    "is_remote",
+    "is_url",
+    "local_copy",
+    "move",
+    "move_over",
+    "place",
+    "read_range",
+    "remove_folder",
+    "remove_tree",
+    "staging_folder",
+    "write_whole",
+]

@@ -1,0 +1,344 @@
+"""Paths in an object store, with those methods of `pathlib.Path` that segbatch uses.
+
+An object appears whole or not at all and is seen by everybody from then on, which is what a run needs. There are no
+folders: a name before a slash is one as long as there is an object below it, and making one does nothing.
+
+Credentials, region and endpoint come from the environment, by the names that the providers' own tools use, or from the
+machine's role.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from io import BytesIO, StringIO
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import AzureStore, GCSStore, S3Store
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "gs", "az")
+
+_STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+_CLIENT: dict[str, Any] = {"timeout": "120s", "connect_timeout": "20s"}
+_RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
+_WRITES = 3
+"""How often an object is written whose server did not answer in time: only reading is tried again by itself."""
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
+"""Environment variables that name a server of one's own."""
+
+
+MARK = "zarr.json"
+"""Directly below what stands for a folder of many objects: as long as it is there, all are."""
+
+_NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "fd00:ec2::254", "Missing AccessKeyId")
+"""In errors: machines in the cloud ask these addresses for the role that they have, as the last resort."""
+
+_LONGEST = 300
+"""Characters of an error that people are shown."""
+
+
+class ObjectStat(NamedTuple):
+    """What the store knows of an object.
+
+    Args:
+        st_size: Bytes.
+        st_mtime: When it was written, in seconds since the epoch, by the store's clock.
+        version: Differs between an object and another one that was put in its place.
+    """
+
+    st_size: int
+    st_mtime: float
+    version: str
+
+
+class ChangedError(OSError):
+    """An object is not, or no longer, what a conditional write expected."""
+
+
+class ObjectPath(PurePosixPath):
+    """An object, or all objects whose names begin with this one and a slash.
+
+    Its text is the URL. Not to be given to `pathlib.Path`, which makes ``s3:/bucket`` of it: that is for
+    `segbatch.storage.place`.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    # What asks where it is.
+
+    def is_absolute(self) -> bool:
+        """True."""
+        return True
+
+    def absolute(self) -> Self:
+        """Itself."""
+        return self
+
+    def resolve(self, strict: bool = False) -> Self:
+        """Itself."""
+        return self
+
+    def exists(self) -> bool:
+        """Whether there is such an object, or one below it."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        with suppress(FileNotFoundError):
+            self.stat()
+            return True
+        return False
+
+    def is_dir(self) -> bool:
+        """Whether there is an object below it."""
+        with _errors(self):
+            return any(obstore.list(self._store, f"{self._key}/" if self._key else None, chunk_size=1))
+
+    def stat(self) -> ObjectStat:
+        """What the store knows of the object.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with _errors(self):
+            return _stat(cast("dict[str, Any]", obstore.head(self._store, self._key)))
+
+    # What reads.
+
+    def read_bytes(self) -> bytes:
+        """The object's content.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with _errors(self):
+            return obstore.get(self._store, self._key).bytes().to_bytes()
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The object's content as text."""
+        return self.read_bytes().decode(encoding, errors)
+
+    def read_range(self, start: int, size: int) -> bytes:
+        """Bytes of the object; fewer where it ends before.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        if size == 0:
+            return b""
+        with _errors(self):
+            return obstore.get_range(self._store, self._key, start=start, length=size).to_bytes()
+
+    def open(self, mode: str = "r", encoding: str = "utf-8", errors: str = "strict") -> IO[Any]:
+        """The object's whole content as a stream to read from."""
+        if mode == "rb":
+            return BytesIO(self.read_bytes())
+        if mode == "r":
+            return StringIO(self.read_text(encoding, errors))
+        raise ValueError(f"an object cannot be opened with mode {mode!r}")
+
+    def iterdir(self) -> Iterator[Self]:
+        """What is directly below it."""
+        with _errors(self):
+            found = obstore.list_with_delimiter(self._store, self._key or None)
+        names = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
+        yield from (self / posixpath.basename(name.rstrip("/")) for name in names)
+
+    def glob(self, pattern: str) -> Iterator[Self]:
+        """What is below it and matches, a part of the pattern for each step; ``**`` is not known."""
+        first, slash, rest = pattern.partition("/")
+        for entry in self.iterdir():
+            # As pathlib, and unlike a shell, a star matches names that begin with a dot.
+            if fnmatchcase(entry.name, first):
+                if rest:
+                    yield from entry.glob(rest)
+                elif not slash or entry.is_dir():
+                    yield entry
+
+    def walk_objects(self) -> Iterator[tuple[Self, ObjectStat]]:
+        """Each object below it, at any depth."""
+        with _errors(self):
+            for batch in obstore.list(self._store, f"{self._key}/" if self._key else None):
+                for item in batch:
+                    name = item["path"].removeprefix(self._key).lstrip("/")
+                    if name:  # else an empty object that other programs put there for a folder
+                        yield self / name, _stat(cast("dict[str, Any]", item))
+
+    # What writes.
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: there are no folders."""
+
+    def rmdir(self) -> None:
+        """Nothing: there are no folders."""
+
+    def put(self, content: bytes | Path, *, create: bool = False, version: str | None = None) -> ObjectStat:
+        """Write the object, whole or not at all.
+
+        Args:
+            content: Bytes, or a local file.
+            create: Whether there must be none yet.
+            version: Which one it must replace; None for any.
+
+        Raises:
+            ChangedError: There is one, or another one.
+            OSError: It cannot be written.
+        """
+        mode: Any = "create" if create else "overwrite" if version is None else _update(version)
+        # A conditional write that was done, but whose answer was lost, would find itself to be another's.
+        attempts = _WRITES if mode == "overwrite" else 1
+        while True:
+            attempts -= 1
+            try:
+                with _errors(self):
+                    found = obstore.put(self._store, self._key, content, mode=mode)
+                return ObjectStat(0, 0.0, _version(cast("dict[str, Any]", found)))
+            except (FileNotFoundError, PermissionError, ChangedError):
+                raise
+            except OSError:
+                if not attempts:
+                    raise
+
+    def put_pieces(self, pieces: Iterable[bytes]) -> None:
+        """Write the object of pieces, of which only some MB are held. Where one cannot be had, nothing is written.
+
+        Making a piece may read from the store, which the library's own upload of an iterable does not allow.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with _errors(self):
+            stream = obstore.open_writer(self._store, self._key)
+        for piece in pieces:
+            with _errors(self):
+                stream.write(piece)
+        with _errors(self):
+            stream.close()  # only now there is an object
+
+    def write_bytes(self, content: bytes) -> int:
+        """Write the object."""
+        self.put(content)
+        return len(content)
+
+    def write_text(self, text: str, encoding: str = "utf-8") -> int:
+        """Write the object."""
+        return self.write_bytes(text.encode(encoding))
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object.
+
+        Raises:
+            FileNotFoundError: There is none, where that matters.
+        """
+        if not missing_ok:
+            self.stat()
+        with suppress(FileNotFoundError), _errors(self):
+            obstore.delete(self._store, self._key)
+
+    def remove_below(self) -> None:
+        """Remove all objects below it, what marks it as whole before the others."""
+        (self / MARK).unlink(missing_ok=True)
+        with _errors(self):
+            for batch in obstore.list(self._store, f"{self._key}/" if self._key else None):
+                obstore.delete(self._store, [item["path"] for item in batch])
+
+    def replace(self, target: Self) -> Self:
+        """Copy the object to another place in the store and remove it here."""
+        self._copy(target)
+        self.unlink(missing_ok=True)
+        return target
+
+    def copy_below(self, target: Self) -> None:
+        """Copy all objects below it to another place in the store, what marks it as whole after the others."""
+        names = [source.relative_to(self) for source, _ in self.walk_objects()]
+        for name in sorted(names, key=lambda name: str(name) == MARK):
+            (self / name)._copy(target / name)
+
+    def _copy(self, target: "ObjectPath") -> None:
+        with _errors(target):
+            obstore.copy(self._store, self._key, target._key)
+
+    def open_store(self) -> "ObjectStore":
+        """What is below it, for libraries that read from obstore's stores."""
+        return _open(*self._bucket, self._key)
+
+    @property
+    def _bucket(self) -> tuple[str, str]:
+        scheme, bucket = self.parts[:2]
+        return scheme.rstrip(":"), bucket
+
+    @property
+    def _store(self) -> "ObjectStore":
+        return _open(*self._bucket)
+
+    @property
+    def _key(self) -> str:
+        return "/".join(self.parts[2:])
+
+
+@lru_cache(maxsize=16)
+def _open(scheme: str, bucket: str, prefix: str | None = None) -> "ObjectStore":
+    # Not encrypted only where somebody has written so.
+    is_plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    options = {**_CLIENT, "allow_http": is_plain}
+    return cast("ObjectStore", _STORES[scheme](bucket, prefix=prefix, client_options=options, retry_config=_RETRY))
+
+
+@contextmanager
+def _errors(path: ObjectPath) -> Iterator[None]:
+    """Turn the store's errors into those that files have; their text is of one line and holds no secret."""
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError) as error:
+        raise FileNotFoundError(2, "no such object, or no such bucket", str(path)) from error
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise ChangedError(17, "somebody else has written it", str(path)) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(13, f"the store refuses it ({_reason(error)})", str(path)) from error
+    except BaseError as error:
+        raise OSError(5, _reason(error), str(path)) from error
+
+
+def _reason(error: BaseError) -> str:
+    text = str(error).partition("\n")[0]
+    if any(mark in text for mark in _NO_CREDENTIALS):
+        return "no credentials were found in the environment, and this machine has no role"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _stat(found: dict[str, Any]) -> ObjectStat:
+    modified: datetime = found["last_modified"]
+    return ObjectStat(found["size"], modified.timestamp(), _version(found))
+
+
+def _version(found: dict[str, Any]) -> str:
+    # Google's conditions name the version, the others' the tag.
+    return f"{found.get('e_tag') or ''} {found.get('version') or ''}"
+
+
+def _update(version: str) -> dict[str, str]:
+    tag, _, number = version.rpartition(" ")
+    return {name: value for name, value in (("e_tag", tag), ("version", number)) if value}

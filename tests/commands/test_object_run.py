@@ -1,0 +1,299 @@
+"""Runs whose files are in an object store: as those in a folder, byte for byte, and through every kill."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import obstore
+import pytest
+import rasterio
+import xarray as xr
+from numpy.typing import NDArray
+
+from segbatch.commands import only_new
+from segbatch.commands.evaluate import evaluate
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.inform import inform
+from segbatch.commands.look import look
+from segbatch.commands.only_new import map_new
+from segbatch.commands.predict import predict
+from segbatch.commands.report import report
+from segbatch.commands.request import Request
+from segbatch.errors import InputError
+from segbatch.inference.ledger import ROWS_OF_AN_OBJECT, LedgerRow, LedgerWriter, read_ledger
+from segbatch.scenes.raster import gdal_options
+from segbatch.storage import ObjectPath, place, write_whole
+
+MakeRaster = Callable[..., str]
+MakeRequest = Callable[..., Request]
+Paint = Callable[..., NDArray[np.uint8]]
+
+
+def objects(root: str) -> dict[str, bytes]:
+    """The content of all objects of a run by their name in it."""
+    run = ObjectPath(root)
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path, _ in run.walk_objects()}
+
+
+def masks(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name.startswith("masks/")}
+
+
+def names(files: dict[str, bytes]) -> set[str]:
+    """All but the ledger's, whose names are drawn by lot."""
+    return {name for name in files if not (name.startswith("ledger/") and name.endswith(".jsonl"))}
+
+
+@pytest.fixture
+def images(tmp_path: Path, make_raster: MakeRaster, paint: Paint) -> dict[str, str]:
+    """One of several blocks with nodata, and a small one."""
+    large = paint(600, 640, 1)
+    large[:, :300, :300] = 0
+    at = rasterio.Affine(1, 0, 500000, 0, -1, 5000000)
+    return {
+        "large": make_raster(tmp_path / "large.tif", large, nodata=0, crs="EPSG:32633", transform=at),
+        "small": make_raster(tmp_path / "small.tif", paint(90, 70, 2)),
+    }
+
+
+@pytest.fixture
+def labels(tmp_path: Path, make_raster: MakeRaster) -> dict[str, str]:
+    rng = np.random.default_rng(0)
+    at = rasterio.Affine(1, 0, 500000, 0, -1, 5000000)
+    large = rng.integers(0, 4, (600, 640), np.uint8)
+    return {"large": make_raster(tmp_path / "large_label.tif", large, crs="EPSG:32633", transform=at)}
+
+
+def test_a_run_is_the_one_of_a_folder(
+    remote: str,
+    tmp_path: Path,
+    images: dict[str, str],
+    labels: dict[str, str],
+    make_request: MakeRequest,
+    files_in: Callable[[Path], dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inference = {"block_mb": 1, "probabilities": True}
+    ours = predict(make_request(tmp_path / "run", images, labels, inference=inference))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    request = make_request(place(remote), images, labels, inference=inference)
+    theirs = predict(request)
+    assert {**ours, "scenes": 0} == {**theirs, "scenes": 0}
+    here, there = files_in(tmp_path / "run"), objects(remote)
+    assert masks(there) == masks(here)
+    assert names(there) == names(here)
+    rows, ledger = read_ledger(tmp_path / "run" / "ledger"), read_ledger(place(remote) / "ledger")
+    assert {key: row.checksum for key, row in ledger.items()} == {key: row.checksum for key, row in rows.items()}
+    # Pictures are made of what is in the store.
+    assert there["report/large.png"] == here["report/large.png"]
+    assert not any(b"planted" in content for content in there.values())
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+    # Again there is nothing to do, and nothing changes but what the account says.
+    assert predict(request) == theirs
+    again = objects(remote)
+    assert {name: again[name] for name in again if name != "run.json"} == {
+        name: there[name] for name in there if name != "run.json"
+    }
+    found = look(RunFolder.of(remote))
+    assert found.state == "done"
+    assert found.mapping is not None
+    assert found.mapping.done == found.mapping.blocks == len(rows)
+    assert dict(inform(remote))["mapping"] == "done"
+    assert dict(inform(f"{remote}/masks/large.zarr"))["what"] == "class mask (Zarr)"
+    assert "water" in dict(inform(f"{remote}/masks/large.tif"))["classes"]
+    assert report(RunFolder.of(remote)) == theirs
+
+
+def test_other_programs_read_the_masks(remote: str, images: dict[str, str], make_request: MakeRequest) -> None:
+    from zarr.storage import ObjectStore
+
+    predict(make_request(place(remote), images))
+    with rasterio.Env(**gdal_options()), rasterio.open(f"{remote}/masks/large.tif") as dataset:
+        found = dataset.read(1)
+    store = ObjectStore(obstore.store.from_url(f"{remote}/masks/large.zarr", client_options={"allow_http": True}))
+    with xr.open_zarr(store, consolidated=False, mask_and_scale=False) as dataset:
+        np.testing.assert_array_equal(dataset["class_mask"].values, found)
+    assert (found[:300, :300] == 255).all()
+
+
+class Killed(BaseException):
+    """As kill -9 does, nothing that catches exceptions handles it."""
+
+
+def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Die before the ``number``-th change of the store."""
+    done = 0
+
+    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done >= number:  # the dead do nothing on their way out either
+                raise Killed
+            return change(*arguments, **named)
+
+        return call
+
+    for name in ("put", "copy", "delete", "open_writer"):
+        patch.setattr(obstore, name, dying(getattr(obstore, name)))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_kill_at_any_change_of_the_store_loses_nothing(
+    bucket: str, remote: str, images: dict[str, str], make_request: MakeRequest
+) -> None:
+    """Each thirteenth change, so that all kinds of them are met within a few seconds."""
+
+    def request(root: str) -> Request:
+        return make_request(place(root), images, inference={"block_mb": 1})
+
+    predict(request(f"{remote}/clean"))
+    clean = objects(f"{remote}/clean")
+    number, ended = 1, False
+    while not ended:
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(number, patch)
+            try:
+                predict(request(f"{remote}/{number}"))
+                ended = True
+            except Killed:
+                pass
+        found = objects(f"{remote}/{number}")
+        for cog in ("masks/large.tif", "masks/small.tif"):
+            assert found.get(cog) in (None, clean[cog])  # never half of it
+        if not ended:
+            (ObjectPath(remote) / str(number) / ".lock").unlink(missing_ok=True)  # of the dead: another test's affair
+            predict(request(f"{remote}/{number}"))
+            found = objects(f"{remote}/{number}")
+        assert masks(found) == masks(clean)
+        assert names(found) == names(clean)
+        number += 13
+    assert number > 50
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_schedule_maps_what_is_new_through_kills(
+    remote: str, tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    def image(name: str, size: int) -> str:
+        """Another size is another file; the same one is not touched."""
+        folder = tmp_path / "images"
+        if not (tmp_path / f"{name}{size}.tif").exists():
+            make_raster(tmp_path / f"{name}{size}.tif", paint(size, size, size))
+        folder.mkdir(exist_ok=True)
+        shutil.copy2(tmp_path / f"{name}{size}.tif", folder / f"{name}.tif")
+        return str(folder / f"{name}.tif")
+
+    def run(root: str, **sizes: int) -> only_new.Outcome:
+        return map_new(make_request(place(root), {name: image(name, size) for name, size in sizes.items()}))
+
+    assert run(f"{remote}/plain", a=70, b=80).run.new == 2
+    assert run(f"{remote}/plain", a=70, b=80).run.skipped == 2
+    second = run(f"{remote}/plain", b=90, c=60).run
+    assert (second.new, second.changed, second.vanished) == (1, 1, 1)
+    clean = objects(f"{remote}/plain")
+    assert {name for name in clean if name.endswith(".tif")} == {f"masks/{name}.tif" for name in "abc"}
+
+    number, ended = 1, False
+    while not ended:
+        root = f"{remote}/{number}"
+        run(root, a=70, b=80)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(number, patch)
+            try:
+                run(root, b=90, c=60)
+                ended = True
+            except Killed:
+                pass
+        if not ended:
+            (ObjectPath(root) / ".lock").unlink(missing_ok=True)
+            run(root, b=90, c=60)
+        found = objects(root)
+        assert masks(found) == masks(clean), number
+        assert not any(name.startswith(".next/") for name in found), number
+        assert {name: row.checksum for name, row in read_ledger(place(root) / "ledger").items()} == {
+            name: row.checksum for name, row in read_ledger(place(remote) / "plain" / "ledger").items()
+        }
+        number += 23
+    assert number > 40
+
+
+def test_a_ledger_of_many_rows_is_few_objects(remote: str) -> None:
+    folder = place(remote)
+    writer = LedgerWriter(folder)
+    rows = [
+        LedgerRow.failed("scene", number, "é", num_classes=2, started=1.5)
+        for number in range(2 * ROWS_OF_AN_OBJECT + 3)
+    ]
+    for row in rows[:5]:
+        writer.append(row)
+        assert len(read_ledger(folder)) == row.block + 1  # on return it is there
+    for row in rows[5:]:
+        writer.append(row)
+    assert read_ledger(folder) == {("scene", row.block): row for row in rows}
+    assert len(objects(remote)) == 3
+
+
+def test_what_is_in_the_bucket_is_taken_from_there(
+    remote: str, tiny_bundle: Path, images: dict[str, str], labels: dict[str, str], make_request: MakeRequest
+) -> None:
+    """A bundle, and class masks to evaluate."""
+    for file in tiny_bundle.iterdir():
+        if file.is_file():
+            write_whole(place(remote) / "bundle" / file.name, file.read_bytes())
+    images = {"large": images["large"]}
+    whole = predict(make_request(place(remote) / "run", images, labels, bundle=place(remote) / "bundle"))
+    assert dict(inform(f"{remote}/bundle"))["what"] == "bundle"
+    for number, mask in enumerate((f"{remote}/run/masks/large.tif", f"{remote}/run/masks/large.zarr")):
+        document = evaluate(
+            [mask],
+            [labels["large"]],
+            RunFolder.of(f"{remote}/evaluation{number}"),
+            classes=None,
+            label_map=None,
+            engine="inline",
+            address="auto",
+        )
+        assert document["confusion"] == whole["confusion"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_write_to_the_store_themselves(
+    remote: str,
+    tmp_path: Path,
+    images: dict[str, str],
+    make_request: MakeRequest,
+    files_in: Callable[[Path], dict[str, bytes]],
+) -> None:
+    inference = {"block_mb": 1}
+    predict(make_request(tmp_path / "run", images, inference=inference))
+    predict(make_request(place(remote), images, inference={**inference, "engine": "ray"}))
+    here, there = files_in(tmp_path / "run"), objects(remote)
+    assert masks(there) == masks(here)
+    assert names(there) == names(here)
+
+
+def test_what_cannot_be_done_there_is_said_before_it_begins(
+    remote: str, images: dict[str, str], make_request: MakeRequest
+) -> None:
+    with pytest.raises(InputError, match="precision int8 needs a run in a folder"):
+        predict(make_request(place(remote), images, inference={"precision": "int8", "backend": "openvino"}))
+    with pytest.raises(InputError, match="cannot be written to") as caught:
+        predict(make_request(place("s3://nowhere/run"), images))
+    assert "\n" not in str(caught.value)
+    assert "planted" not in str(caught.value)
+
+
+def test_a_folder_that_holds_something_else_is_refused(
+    remote: str, images: dict[str, str], make_request: MakeRequest
+) -> None:
+    write_whole(place(remote) / "masks" / "mine.tif", b"x")
+    with pytest.raises(InputError, match="not of a run"):
+        predict(make_request(place(remote), images))
+    assert json.loads(json.dumps(sorted(objects(remote)))) == ["masks/mine.tif"]
