@@ -15,6 +15,10 @@ class Skip(Exception):  # noqa: N818 - no error
     """This machine does not allow a kind of fault."""
 
 
+RAYS_OWN_SECONDS = 75.0
+"""Ray's agents on a node that was killed try for a minute to tell a server that was killed too, and end then."""
+
+
 class Fault:
     """A kind of fault, for one run. Subclasses say what happens, and how.
 
@@ -29,6 +33,8 @@ class Fault:
     engine: ClassVar[str] = "inline"
     seconds: ClassVar[float] = 120.0
     """Longest time of a try."""
+    end_seconds: ClassVar[float] = 30.0
+    """In which the processes of a command that has ended must be gone."""
     codes: ClassVar[frozenset[int]] = frozenset()
     """Exit codes of a try that was hit, beside 0."""
     on_their_way: ClassVar[int] = 4

@@ -4,7 +4,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RAYS_OWN_SECONDS, Fault
 from tests.chaos.process import Command, environment
 
 _START_SECONDS = 8.0
@@ -42,6 +42,7 @@ class DriverOnRay(Driver):
     kind = "driver-ray"
     engine = "ray"
     seconds = 240.0
+    end_seconds = RAYS_OWN_SECONDS
     on_their_way = 11
     """Of two actors: 3 reads, 2 x 3 at the actors, 2 writes."""
 

@@ -11,9 +11,6 @@ from tests.chaos.ground import Ground
 from tests.chaos.process import Command
 from tests.chaos.verdict import complaints, leftovers
 
-_END_SECONDS = 30.0
-"""In which the processes of a command that has ended must be gone."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -101,7 +98,7 @@ def _try(fault: Fault, number: int, log: Path, left: list[str], said: list[str])
     try:
         fault.strike(command, number)
         code = command.wait(fault.seconds)
-        left += command.left(_END_SECONDS) if code is not None else []
+        left += command.left(fault.end_seconds) if code is not None else []
         allowed = {0} | (fault.codes if fault.hits > hits else set())
         if code is not None:
             said += [f"try {number + 1}: {what}" for what in complaints(code, command.said, allowed)]

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import rasterio
 
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RAYS_OWN_SECONDS, Fault
 from tests.chaos.ground import Ground, operations
 from tests.chaos.job import SEGBATCH
 from tests.chaos.kills import what_was_killed
@@ -27,6 +27,7 @@ class Training(Fault):
 
     kind = "training"
     seconds = 300.0
+    end_seconds = RAYS_OWN_SECONDS
     codes = frozenset({-signal.SIGKILL, 1})
     """1 where what died was Ray Train's own process, which nobody starts again."""
     on_their_way = _STEPS + 1
