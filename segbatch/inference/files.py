@@ -1,7 +1,7 @@
 """The files of a scene's class mask and products: where they are, and what a write task leaves of a block.
 
 A block leaves one shard in each array of the Zarr store and, where COGs are wanted, one part of each COG: its tiles,
-compressed already.
+compressed already. The block that is a whole scene leaves its COGs at once, and no store that is not wanted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from segbatch.classes import NODATA, ClassTable
 from segbatch.errors import SegbatchError
 from segbatch.inference.plan import ScenePlan
-from segbatch.masks import CLASS_MASK, PROBABILITIES, Pyramid, create_store, part_path, write_block, write_part
+from segbatch.masks import (
+    CLASS_MASK,
+    CONFIDENCE,
+    PROBABILITIES,
+    CogSpec,
+    Pyramid,
+    create_store,
+    part_path,
+    write_block,
+    write_part,
+    write_small_cog,
+)
 from segbatch.masks.pyramid import Resampling
 from segbatch.storage import remove_tree
 
@@ -82,12 +93,14 @@ class BlockWriter:
     products: Sequence[str] = ()
 
     def create(self, scene: ScenePlan) -> None:
-        """Make the scene's store, where it is not there yet; several processes may do so at the same time.
+        """Make the scene's store, where it needs one and has none; several processes may do so at the same time.
 
         Raises:
             InputError: There is another scene's store.
             SegbatchError: The folder cannot be written to.
         """
+        if not self._needs_store(scene):
+            return
         create_store(
             store_path(self.masks, scene.id),
             width=scene.info.width,
@@ -114,9 +127,13 @@ class BlockWriter:
         """
         owned = scene.grid[number].owned
         for name, pixels in arrays.items():
-            write_block(store_path(self.masks, scene.id), owned, pixels, name)
-            if "cog" in self.formats:
+            if self._needs_store(scene):
+                write_block(store_path(self.masks, scene.id), owned, pixels, name)
+            if "cog" in self.formats and len(scene.grid) > 1:
                 self.write_part(scene, number, name, pixels)
+            elif "cog" in self.formats:
+                path = cog_path(self.masks, scene.id, name)
+                write_small_cog(path, self.pyramid(scene, name), self.spec(scene, name), owned, pixels)
 
     def write_part(self, scene: ScenePlan, number: int, name: str, pixels: NDArray[np.uint8]) -> None:
         """Write a block's part of a COG; blocks of nodata have none, and one that was there is removed."""
@@ -129,6 +146,17 @@ class BlockWriter:
             stale.unlink(missing_ok=True)
         except OSError as error:
             raise SegbatchError(f"{stale} cannot be removed: {error.strerror or error}.") from error
+
+    def _needs_store(self, scene: ScenePlan) -> bool:
+        """Whether there is a store, be it to make COGs from."""
+        return "zarr" in self.formats or len(scene.grid) > 1
+
+    def spec(self, scene: ScenePlan, name: str) -> CogSpec:
+        """What a COG says of its pixels."""
+        where = scene.info.crs, scene.info.transform, scene.ref.pixel_size_um
+        if name == CLASS_MASK:
+            return CogSpec.class_mask(self.classes, *where)
+        return CogSpec.confidence(*where) if name == CONFIDENCE else CogSpec.probabilities(self.classes, *where)
 
     def pyramid(self, scene: ScenePlan, name: str) -> Pyramid:
         """Tiles and overview levels of a COG."""

@@ -9,8 +9,6 @@ from segbatch.inference.files import BlockWriter, Format, cog_path, drop_parts, 
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import (
     CLASS_MASK,
-    CONFIDENCE,
-    CogSpec,
     PartError,
     clean_partial,
     has_store,
@@ -68,13 +66,7 @@ def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str) -> None:
         for number in range(len(scene.grid))
         if not _has_part(scene, writer, name, number)
     }
-    where = scene.info.crs, scene.info.transform, scene.ref.pixel_size_um
-    if name == CLASS_MASK:
-        spec = CogSpec.class_mask(writer.classes, *where)
-    elif name == CONFIDENCE:
-        spec = CogSpec.confidence(*where)
-    else:
-        spec = CogSpec.probabilities(writer.classes, *where)
+    spec = writer.spec(scene, name)
     made_again: set[tuple[int, int]] = set()
     while True:
         try:

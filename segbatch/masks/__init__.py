@@ -4,7 +4,7 @@ Each block leaves a shard in the scene's Zarr store (`shards`) and a part of its
 put together when the last block is done (`assemble`).
 """
 
-from segbatch.masks.assemble import write_cog
+from segbatch.masks.assemble import write_cog, write_small_cog
 from segbatch.masks.cog import CogSpec, read_cog_classes
 from segbatch.masks.parts import PartError, part_path, write_part
 from segbatch.masks.pyramid import Pyramid
@@ -41,4 +41,5 @@ __all__ = [
     "write_block",
     "write_cog",
     "write_part",
+    "write_small_cog",
 ]

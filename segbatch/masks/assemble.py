@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.errors import SegbatchError
+from segbatch.geometry import Window
 from segbatch.masks import tiff
 from segbatch.masks.cog import GDAL_ERRORS, CogSpec, category_names, describing_fields
-from segbatch.masks.parts import Part, empty_part, open_part
+from segbatch.masks.parts import Part, empty_part, make_part, open_part
 from segbatch.masks.pyramid import Pyramid, halved
 from segbatch.storage import place, staging_folder, write_whole
 
@@ -76,11 +77,34 @@ def write_cog(
         PartError: A part is missing or damaged.
         SegbatchError: The file cannot be written.
     """
+    _write(_open_parts(place(parts), pyramid, without_part), place(out_path), pyramid, spec)
+
+
+def write_small_cog(
+    out_path: str | Path, pyramid: Pyramid, spec: CogSpec, window: Window, pixels: NDArray[np.uint8]
+) -> None:
+    """Write the COG of a scene of one block, as `write_cog` would from its part.
+
+    Args:
+        out_path: The TIFF.
+        pyramid: Of the scene.
+        spec: What the file says of its pixels.
+        window: All pixels of the scene.
+        pixels: (height, width), or (bands, height, width), uint8.
+
+    Raises:
+        ValueError: ``spec`` has another number of bands than ``pyramid``, or the window is not the whole scene's.
+        SegbatchError: The file cannot be written.
+    """
+    _write([[make_part(pyramid, window, pixels)]], place(out_path), pyramid, spec)
+
+
+def _write(opened: list[list[Part]], out_path: Path, pyramid: Pyramid, spec: CogSpec) -> None:
     if len(spec.bands) != pyramid.bands:
         raise ValueError(f"{len(spec.bands)} bands are described, but there are {pyramid.bands}")
-    out_path = place(out_path)
+    if (len(opened), len(opened[0])) != pyramid.grid:
+        raise ValueError(f"there are {pyramid.grid[0]} x {pyramid.grid[1]} blocks, and not one")
     sidecar = out_path.with_name(f"{out_path.name}.aux.xml")
-    opened = _open_parts(place(parts), pyramid, without_part)
     # Most small scenes have no shared levels: to make and remove a folder takes longer than their file.
     scratch = staging_folder(out_path) if pyramid.local_levels < pyramid.levels else nullcontext(out_path.parent)
     with _errors_naming(out_path), scratch as folder:

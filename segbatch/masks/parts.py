@@ -46,13 +46,13 @@ class Part:
     """The index of a part; tiles and pixels are read when asked for.
 
     Args:
-        path: The file; None for a block known to be nodata, which reads as empty tiles.
+        source: The file, or its content; nothing for a block known to be nodata, which reads as empty tiles.
         pyramid: Of the scene.
         block: (row, column) of the block.
         index: uint32: bytes of each tile, checksum of each row of tiles, bytes and checksum of the rest.
     """
 
-    path: Path | None
+    source: Path | bytes
     pyramid: Pyramid
     block: tuple[int, int]
     index: NDArray[np.uint32]
@@ -95,13 +95,15 @@ class Part:
     def _read(self, start: int, size: int, checksum: int) -> bytes:
         if size == 0:
             return b""
-        assert self.path is not None  # a block of nodata has only empty tiles
+        start += _HEAD.size + self.index.nbytes
+        if isinstance(self.source, bytes):
+            return self.source[start : start + size]
         try:
-            content = read_range(self.path, _HEAD.size + self.index.nbytes + start, size)
+            content = read_range(self.source, start, size)
         except OSError as error:
-            raise _problem(self.path, self.block, f"cannot be read: {error.strerror or error}") from error
+            raise _problem(self.source, self.block, f"cannot be read: {error.strerror or error}") from error
         if len(content) != size or zlib.crc32(content) != checksum:
-            raise _problem(self.path, self.block, "is damaged: its checksum differs")
+            raise _problem(self.source, self.block, "is damaged: its checksum differs")
         return content
 
 
@@ -166,8 +168,7 @@ def open_part(folder: Path, pyramid: Pyramid, row: int, col: int) -> Part:
         PartError: It is missing, damaged, or of another raster.
     """
     file, block = part_path(folder, row, col), (row, col)
-    sizes, tiles = _index_sizes(pyramid, block)
-    length = tiles + sum(rows for rows, _ in sizes) + 2
+    length = _index_length(pyramid, block)
     try:
         begin = read_range(file, 0, _HEAD.size + 4 * length)
     except FileNotFoundError as error:
@@ -187,8 +188,21 @@ def open_part(folder: Path, pyramid: Pyramid, row: int, col: int) -> Part:
 
 def empty_part(pyramid: Pyramid, row: int, col: int) -> Part:
     """The part of a block known to be nodata, for which there is no file."""
-    sizes, tiles = _index_sizes(pyramid, (row, col))
-    return Part(None, pyramid, (row, col), np.zeros(tiles + sum(rows for rows, _ in sizes) + 2, np.uint32))
+    return Part(b"", pyramid, (row, col), np.zeros(_index_length(pyramid, (row, col)), np.uint32))
+
+
+def make_part(pyramid: Pyramid, window: Window, pixels: NDArray[np.uint8]) -> Part:
+    """The part of a block, in memory. For arguments see `encode_part`.
+
+    Raises:
+        ValueError: The window is not a block, or the pixels do not fit it.
+    """
+    block = pyramid.block_index(window)
+    if (pixels == NODATA).all():
+        return empty_part(pyramid, *block)
+    content = encode_part(pyramid, window, pixels)
+    index = np.frombuffer(content, "<u4", _index_length(pyramid, block), _HEAD.size)
+    return Part(content, pyramid, block, index)
 
 
 def _encode_rows(pixels: NDArray[np.uint8], tile: tuple[int, int]) -> list[list[bytes]]:
@@ -206,6 +220,12 @@ def _index_sizes(pyramid: Pyramid, block: tuple[int, int]) -> tuple[list[tuple[i
     """(rows, columns) of tiles of each local level, and the number of all of them."""
     windows = [pyramid.block_tiles(*block, level) for level in range(pyramid.local_levels)]
     return [(window.height, window.width) for window in windows], sum(window.area for window in windows)
+
+
+def _index_length(pyramid: Pyramid, block: tuple[int, int]) -> int:
+    """Numbers in the index of a part."""
+    sizes, tiles = _index_sizes(pyramid, block)
+    return tiles + sum(rows for rows, _ in sizes) + 2
 
 
 def _identity(pyramid: Pyramid, block: tuple[int, int]) -> bytes:

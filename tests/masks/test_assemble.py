@@ -28,7 +28,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from segbatch.classes import ClassTable
 from segbatch.errors import SegbatchError
-from segbatch.masks import CogSpec, assemble, read_cog_classes, tiff, write_cog
+from segbatch.masks import CogSpec, assemble, read_cog_classes, tiff, write_cog, write_small_cog
 from segbatch.masks.parts import PartError, part_path, write_part
 from segbatch.masks.pyramid import Pyramid, halved
 from segbatch.storage import PARTIAL
@@ -615,3 +615,29 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
         tracemalloc.stop()
     # Not equal: a taller scene has more levels, each with a strip of its own.
     assert peaks[1] < 2 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "spec"),
+    [
+        (patchy_mask(300, 1100), MASK),
+        (np.full((70, 60), 255, np.uint8), MASK),
+        (random_pixels(3, 90, 70), PROBABILITIES),
+    ],
+)
+def test_the_cog_of_a_scene_of_one_block_needs_no_part(
+    tmp_path: Path, pixels: NDArray[np.uint8], spec: CogSpec
+) -> None:
+    height, width = pixels.shape[-2:]
+    clean, pyramid = make_cog(tmp_path, pixels, (height, width), spec, resampling="nearest")
+    out = tmp_path / "small" / "s.tif"
+    write_small_cog(out, pyramid, spec, pyramid.block_window(0, 0), pixels)
+    assert names_in_folder(out.parent) == names_in_folder(clean.parent)
+    for name in names_in_folder(out.parent):
+        assert (out.parent / name).read_bytes() == (clean.parent / name).read_bytes()
+
+
+def test_a_scene_of_several_blocks_is_no_small_one(tmp_path: Path) -> None:
+    pyramid, window = Pyramid(64, 100, (64, 64)), Pyramid(64, 100, (64, 64)).block_window(0, 0)
+    with pytest.raises(ValueError, match="2 x 1 blocks"):
+        write_small_cog(tmp_path / "s.tif", pyramid, MASK, window, patchy_mask(64, 64))
