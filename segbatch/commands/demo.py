@@ -10,6 +10,8 @@ from segbatch.commands.progress import say
 from segbatch.commands.run import run
 from segbatch.config import parse_config
 from segbatch.demo import CLASSES, LabelledImage, write_demo
+from segbatch.errors import InputError
+from segbatch.storage import is_remote
 
 
 def demo(path: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -22,6 +24,8 @@ def demo(path: Path, overwrite: bool = False) -> dict[str, Any]:
     Returns:
         The content of metrics.json.
     """
+    if is_remote(path):
+        raise InputError(f"The demo needs a folder for what it paints, and {path} is none.")
     RunFolder(path).create()
     say(f"Painting the demo's landscape to {path / 'data'} ...")
     files = write_demo(path / "data")

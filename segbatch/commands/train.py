@@ -54,6 +54,8 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
         TrainingError: Training failed.
     """
     folder = RunFolder.of(config.output)
+    if str(folder.path).startswith("az://"):
+        raise InputError(f"Ray Train cannot keep checkpoints in {folder.path}. Choose a folder, s3:// or gs://.")
     scenes = scenes or open_labelled(config)
     folder.create()
     with hold(folder):

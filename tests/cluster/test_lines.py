@@ -1,4 +1,4 @@
-"""The command lines that people copy: the crontab, and the ten steps of the README."""
+"""The command lines that people copy: the crontab, and the ten steps of cluster/README.md."""
 
 import re
 import shlex
@@ -14,15 +14,15 @@ import yaml
 from segbatch.config import load_config
 
 ROOT = Path(__file__).parents[2]
-TITLE = "## From nothing to a nightly map in ten steps"
+TITLE = "# From nothing to a nightly map in ten steps"
 
 Parse = Callable[[str], dict[str, Any]]
 
 
 def steps() -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "cluster" / "README.md").read_text(encoding="utf-8")
     assert TITLE in text
-    return text.split(TITLE)[1].split("\n## ")[0]
+    return text.split(TITLE)[1]
 
 
 def lines() -> list[str]:
