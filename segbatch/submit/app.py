@@ -24,10 +24,34 @@ jobs = typer.Typer(help="The jobs of a Ray cluster: list, status, logs, stop.", 
 
 
 def add_submit(app: typer.Typer) -> None:
-    """Give a command line the command ``submit`` and the commands ``jobs``."""
+    """Give a command line the commands ``submit``, ``jobs`` and ``drain``."""
     # Options that submit does not know are the submitted command's.
     app.command(context_settings={"ignore_unknown_options": True})(submit)
     app.add_typer(jobs, name="jobs")
+    app.command()(drain)
+
+
+def drain(
+    seconds: Annotated[int, typer.Option(metavar="N", min=1, help="Until this machine is gone.")] = 25,
+    on_notice: Annotated[
+        bool, typer.Option("--on-notice", help="Wait until AWS says that this spot machine is taken away.")
+    ] = False,
+) -> None:
+    """Tell Ray that this machine is about to be taken away: nothing more begins on it, and trainings save.
+
+    For hooks of machines that vanish; the files in cluster/ have them.
+    """
+    import time
+
+    from segbatch.commands.progress import counted
+    from segbatch.submit import drain as draining
+
+    if on_notice:
+        notice = draining.wait_for_notice()
+        seconds = draining.seconds_left(notice, time.time()) or seconds
+    nodes = draining.ray_nodes()
+    draining.drain(nodes, seconds)
+    typer.echo(f"{counted(len(nodes), 'Ray node')} of this machine will begin nothing more ({seconds} s left).")
 
 
 def submit(

@@ -4,6 +4,7 @@ import time
 
 import psutil
 
+from segbatch.submit.drain import drain, ray_nodes
 from tests.chaos.cluster import ACTOR, BUSY, Cluster
 from tests.chaos.fault import Fault
 from tests.chaos.job import BLOCKS
@@ -88,6 +89,27 @@ class Actor(Worker):
     kind = "actor"
     on_their_way = 4
     title = ACTOR
+
+
+class Drain(OnCluster):
+    """A node's machine is taken away, after a notice of some seconds; another one comes meanwhile."""
+
+    kind = "drain"
+    on_their_way = 11
+
+    def strike(self, command: Command, number: int) -> None:
+        """See `Fault.strike`."""
+        rows = self.moment(command, LAST) if number == 0 else None
+        if rows is None or not command.runs:
+            return
+        node, seconds = self.rng.choice(self.cluster.nodes), self.rng.randint(3, 15)
+        place = self.cluster.where[node.pid]
+        drain(ray_nodes(node.family()), seconds)
+        deadline = time.monotonic() + seconds
+        self.hit(f"a node's notice of {seconds} s at {rows} rows, and its end")
+        self.cluster.start_node(place)
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        self.cluster.kill(node)
 
 
 class Node(OnCluster):

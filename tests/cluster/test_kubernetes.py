@@ -100,6 +100,17 @@ class _Loose(yaml.SafeDumper):
         return True
 
 
+def test_workers_tell_ray_that_they_go(manifests: Manifests, parse: Callable[[str], dict[str, Any]]) -> None:
+    (cluster,) = manifests["raycluster.yaml"]
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        shell, option, line = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert (shell, option) == ("sh", "-c")
+        told, waits = line.split(" && ")
+        seconds = parse(told)["seconds"]
+        assert int(waits.removeprefix("sleep ")) < seconds < pod["terminationGracePeriodSeconds"]
+
+
 def test_what_the_operator_refuses_is_refused(manifests: Manifests, faults: Faults) -> None:
     job = manifests["rayjob-train.yaml"][0]
     for change in ({"backoffLimit": 2}, {"submissionMode": "SidecarMode"}, {"suspend": True}, {"clusterSelector": {}}):

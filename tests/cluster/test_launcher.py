@@ -1,6 +1,7 @@
 """The files of Ray's cluster launcher, by its own validator."""
 
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def load(name: str) -> dict[str, Any]:
 
 def start(config: dict[str, Any], role: str) -> str:
     """The last command that starts Ray, with its exports."""
-    return config[f"{role}_start_ray_commands"][-1]
+    return next(line for line in reversed(config[f"{role}_start_ray_commands"]) if "ray start " in line)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,6 +84,12 @@ def test_ray_is_started_with_options_that_it_has(name: str, parse_ray: Parse) ->
     worker = parse_ray(re.search(r"ray start .*", start(config, "worker"))[0])
     assert worker["address"] == f"$RAY_HEAD_IP:{head['port']}"
     assert int(re.search(r"RAY_JOB_STOP_WAIT_TIME_S=(\d+)", start(config, "head"))[1]) > GRACE_SECONDS
+
+
+def test_a_spot_machine_waits_for_its_notice(parse: Parse) -> None:
+    line = load("aws")["worker_start_ray_commands"][-1]
+    assert parse(re.search(r"segbatch drain .*?(?= >)", line)[0])["on_notice"] is True
+    subprocess.run(["sh", "-n", "-c", line], check=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
