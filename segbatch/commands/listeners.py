@@ -15,6 +15,7 @@ from segbatch.commands.training_progress import TrainingProgress
 from segbatch.config import RunConfig
 from segbatch.storage import is_remote, write_whole
 from segbatch.telemetry import Meter
+from segbatch.tracing import tracing
 
 if TYPE_CHECKING:
     from segbatch.training.job import Listener
@@ -45,6 +46,7 @@ def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> "Iterat
     def listen(event: dict[str, Any]) -> None:
         progress(event)
         meter.training(event)
+        tracer.training(event)
         course = read_course(folder.metrics) if event["kind"] == "resume" else Course()
         for row in event_rows(event, course):
             files.add(row)
@@ -52,7 +54,8 @@ def listening(config: RunConfig, folder: RunFolder, fingerprint: str) -> "Iterat
                 tracked.add(row)
 
     try:
-        yield listen
+        with tracing(config.name, "training", say) as tracer:
+            yield listen
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"

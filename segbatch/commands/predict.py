@@ -37,6 +37,7 @@ from segbatch.models.profile import kind
 from segbatch.runtime import Resources
 from segbatch.storage import is_remote, local_copy
 from segbatch.telemetry import Meter
+from segbatch.tracing import check_tracing, tracing
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
@@ -65,6 +66,7 @@ def predict(request: Request) -> dict[str, Any]:
     Raises:
         InputError: Bad input, or the folder holds another run.
     """
+    check_tracing()
     opened = open_request(request)
     check_weights(request.bundle)
     warn_of_known(request.refs, RunFolder(request.bundle.parent).split)
@@ -218,14 +220,16 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         meter.mapping(len(pending))
     grids = {scene.id: scene.grid for scene in scenes}
     told: set[str] = set()
-    for row in _engine(work, request, crew):
-        progress.add(row.started, grids[row.scene][row.block].owned.area, row.error is not None)
-        if meter is not None:
-            meter.block(row)
-        if row.note and row.note not in told:
-            told.add(row.note)
-            say(f"  {row.scene}, block {row.block}: {row.note}")
-        yield row
+    with tracing(request.name, "mapping", say) as tracer:
+        for row in _engine(work, request, crew):
+            progress.add(row.started, grids[row.scene][row.block].owned.area, row.error is not None)
+            if meter is not None:
+                meter.block(row)
+            tracer.block(row)
+            if row.note and row.note not in told:
+                told.add(row.note)
+                say(f"  {row.scene}, block {row.block}: {row.note}")
+            yield row
 
 
 def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:

@@ -27,6 +27,7 @@ from segbatch.runtime import Resources, ray_session
 from segbatch.scenes import SceneInfo
 from segbatch.scenes.atlas import Part
 from segbatch.storage import place, write_whole
+from segbatch.tracing import check_tracing
 
 if TYPE_CHECKING:
     from segbatch.training.job import Listener, TrainingJob
@@ -56,6 +57,7 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
     folder = RunFolder.of(config.output)
     if str(folder.path).startswith("az://"):
         raise InputError(f"Ray Train cannot keep checkpoints in {folder.path}. Choose a folder, s3:// or gs://.")
+    check_tracing()
     scenes = scenes or open_labelled(config)
     folder.create()
     with hold(folder):
