@@ -165,7 +165,9 @@ class ObjectPath(PurePosixPath):
         with _errors(self):
             found = obstore.list_with_delimiter(self._store, self._key or None)
         names = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
-        yield from (self / posixpath.basename(name.rstrip("/")) for name in names)
+        for name in (name.rstrip("/") for name in names):
+            if name != self._key:  # else an empty object that other programs put there for a folder
+                yield self / posixpath.basename(name)
 
     def glob(self, pattern: str) -> Iterator[Self]:
         """What is below it and matches, a part of the pattern for each step; ``**`` is not known."""
@@ -184,7 +186,7 @@ class ObjectPath(PurePosixPath):
             for batch in obstore.list(self._store, f"{self._key}/" if self._key else None):
                 for item in batch:
                     name = item["path"].removeprefix(self._key).lstrip("/")
-                    if name:  # else an empty object that other programs put there for a folder
+                    if name:  # see `iterdir`
                         yield self / name, _stat(cast("dict[str, Any]", item))
 
     # What writes.

@@ -34,6 +34,7 @@ from segbatch.geometry import Window
 from segbatch.inference.predictor import Predictor
 from segbatch.models.backends.forward import Forward
 from segbatch.models.bundle import load_bundle
+from segbatch.storage import place
 from segbatch.training.survey import TrainingScene
 from segbatch.training.validation import validate
 
@@ -483,6 +484,37 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
     history = json.loads((run / "run.json").read_text())["training"]["history"]
     assert figures(history) == figures(trained.history)
     assert sorted(path.name for path in run.iterdir()) == FILES
+
+
+@pytest.mark.ray
+def test_a_training_in_an_object_store_goes_on_from_there(
+    trained: Trained, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers keep checkpoints there; the bundle is that of a training in a folder, byte for byte."""
+    words = ("train", str(trained.config), "--set", f"output={remote}")
+    run = place(remote)
+    with monkeypatch.context() as patched:
+
+        def stop(*paths: object, **named: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr("segbatch.training.trainer.move_over", stop)
+        said = segbatch(*words)
+    assert said.code == 130, said.text
+    assert not (run / "bundle").exists()
+    assert any(path.name.startswith("checkpoint_") for path in run.glob(".training/*/*"))
+    said = segbatch(*words)
+    assert said.code == 0, said.text
+    assert f"going on after epoch {EPOCHS}" in said.text
+    history = json.loads((run / "run.json").read_text())["training"]["history"]
+    assert figures(history) == figures(trained.history)
+    for name in ("model.safetensors", "config.json"):
+        assert (run / "bundle" / name).read_bytes() == (trained.run / "bundle" / name).read_bytes()
+    assert sorted({path.name for path in run.iterdir()}) == sorted(set(FILES))
+    assert len(read_course(run / "metrics.jsonl").epochs) == EPOCHS
+    assert [path.name.startswith("events.out.tfevents.") for path in (run / "tensorboard").iterdir()] == [True]
+    # Nothing but the account has changed when it is asked for again.
+    assert "is trained already" in segbatch(*words).text
 
 
 @pytest.mark.ray

@@ -75,6 +75,19 @@ def test_what_is_below_is_listed(root: ObjectPath, tmp_path: Path) -> None:
     assert names_below(root / "a") == ["b/w.json", "z.json"]  # and not what is in ab
 
 
+def test_an_empty_object_that_stands_for_a_folder_is_none(root: ObjectPath) -> None:
+    """As consoles and other libraries put them."""
+    from pyarrow.fs import FileSystem
+
+    filesystem, path = FileSystem.from_uri(str(root))
+    filesystem.create_dir(f"{path}/a/b")
+    (root / "a" / "c").put(b"")
+    assert [path.name for path in root.iterdir()] == ["a"]
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["b", "c"]
+    assert list((root / "a" / "b").iterdir()) == []
+    assert list((root / "a" / "b").walk_objects()) == []
+
+
 def test_more_objects_than_a_list_has_on_a_page(root: ObjectPath) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: (root / f"{number:04}").put(b""), range(1005)))
