@@ -101,6 +101,7 @@ class BlockProgress:
         self._done = self._failed = self._pixels = 0
         self._started: float | None = None
         self._said = time.monotonic()
+        self._pause = pause()
 
     def add(self, started: float, pixels: int, failed: bool) -> None:
         """A block is done.
@@ -115,7 +116,7 @@ class BlockProgress:
         self._pixels += pixels
         self._started = min(started, self._started or started)
         now = time.monotonic()
-        if now - self._said < pause() and self._done < self._blocks:
+        if now - self._said < self._pause and self._done < self._blocks:
             return
         self._said = now
         elapsed = max(1e-6, time.time() - self._started)

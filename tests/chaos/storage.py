@@ -16,7 +16,7 @@ from tests.chaos.process import environment
 TROUBLES = ("error 500", "hang", "hang up", "half")
 _BAD_SECONDS = 8.0
 _HANG_SECONDS = 20.0
-_USUAL_REQUESTS = 50
+_USUAL_REQUESTS = 30
 """Of a clean run, more or less."""
 
 _IMPATIENT = {
