@@ -51,7 +51,9 @@ class Terminate(Driver):
     """SIGTERM, as a cluster's scheduler sends it."""
 
     kind = "sigterm"
-    codes = frozenset({130, -signal.SIGTERM})  # the latter while Python still imports
+    # The second one while Python still imports. The last one, which is 130 to any shell, is Python's own where the
+    # interrupt came in the middle of an import that a C library runs, and was handled all the same.
+    codes = frozenset({130, -signal.SIGTERM, -signal.SIGINT})
     signal_number = signal.SIGTERM
 
 
