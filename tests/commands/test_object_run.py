@@ -147,7 +147,7 @@ def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
 def test_a_kill_at_any_change_of_the_store_loses_nothing(
     bucket: str, remote: str, images: dict[str, str], make_request: MakeRequest
 ) -> None:
-    """Each thirteenth change, so that all kinds of them are met within a few seconds."""
+    """Each nineteenth change, so that all kinds of them are met within a few seconds."""
 
     def request(root: str) -> Request:
         return make_request(place(root), images, inference={"block_mb": 1})
@@ -172,7 +172,7 @@ def test_a_kill_at_any_change_of_the_store_loses_nothing(
             found = objects(f"{remote}/{number}")
         assert masks(found) == masks(clean)
         assert names(found) == names(clean)
-        number += 13
+        number += 19
     assert number > 50
 
 
@@ -219,7 +219,7 @@ def test_a_schedule_maps_what_is_new_through_kills(
         assert {name: row.checksum for name, row in read_ledger(place(root) / "ledger").items()} == {
             name: row.checksum for name, row in read_ledger(place(remote) / "plain" / "ledger").items()
         }
-        number += 23
+        number += 37
     assert number > 40
 
 
