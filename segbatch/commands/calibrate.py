@@ -14,6 +14,7 @@ from segbatch.models.card import CARD, Card, read_card, write_halo_curve
 from segbatch.models.halo import HaloCurve
 from segbatch.scenes import SceneRef
 from segbatch.scenes.catalog import expand
+from segbatch.storage import is_remote
 
 if TYPE_CHECKING:
     from segbatch.inference.samples import Source
@@ -85,7 +86,7 @@ def calibrate(
             small or too empty.
     """
     card = read_card(bundle)
-    if not os.access(bundle, os.W_OK):
+    if not is_remote(bundle) and not os.access(bundle, os.W_OK):
         raise InputError(f"The bundle {bundle} cannot be written to: copy it, and calibrate the copy.")
     sources = _open(card, images, bands, nodata)
     curve = _measure(bundle, sources)

@@ -6,12 +6,9 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from segbatch.storage import is_remote
 
 Row = Mapping[str, Any]
 
@@ -64,12 +61,6 @@ def append_row(path: Path, row: Row) -> None:
     Raises:
         OSError: The disk is full, or the folder is gone.
     """
-    if is_remote(path):
-        known = b""
-        with suppress(FileNotFoundError):
-            known = path.read_bytes()
-        path.put(known + json.dumps(row).encode() + b"\n")
-        return
     with open(path, "a+b") as file:
         # A writer that was killed in the middle of a line must not cost the next one.
         if file.tell():

@@ -139,9 +139,12 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left. Shards are swept with their store.
 
-        An object store has none: what is sent to it is whole or was never there.
+        In an object store what is sent is whole or was never there; only small objects that were written to find out
+        something may be left.
         """
         if is_remote(self.path):
+            for path in self.path.glob(f".*{PARTIAL}"):
+                path.unlink(missing_ok=True)
             return
         products = (self.masks / name for name in (CONFIDENCE, PROBABILITIES))
         for folder in (self.path, self.tune, self.ledger, self.masks, *products, self.report):
@@ -230,7 +233,8 @@ class RunFolder:
         """Forget what was mapped. The ledger goes first: masks without rows are harmless, not so the reverse."""
         (self.next / JOURNAL).unlink(missing_ok=True)  # else what is half removed would be put in place
         remove_folder(self.next)
-        for folder in (self.ledger, self.masks, self.report):
+        remove_folder(self.ledger)
+        for folder in (self.masks, self.report):
             remove_tree(folder)
         for table in (self.index, self.runs):
             table.unlink(missing_ok=True)

@@ -31,13 +31,14 @@ def inform(path: str) -> Lines:
     """
     try:
         found = place(path)
-    except ValueError:  # a URL that only GDAL knows
+        what = next((name for name in (CARD, "run.json", "zarr.json") if (found / name).is_file()), None)
+    except (ValueError, OSError):  # a URL that only GDAL knows, or may read
         return _raster(path)
-    if (found / CARD).is_file():
+    if what == CARD:
         return _bundle(found)
-    if (found / "run.json").is_file():
+    if what == "run.json":
         return _run(found)
-    if (found / "zarr.json").is_file():
+    if what == "zarr.json":
         info, classes = describe_mask(found)
         names = ", ".join(classes.names) if classes else "not known"
         return [("what", "class mask (Zarr)"), *_scene(info)[1:], ("classes", names)]

@@ -1,8 +1,9 @@
 """Who hears of a training's events: people, metrics.jsonl, TensorBoard, Prometheus and, on request, MLflow."""
 
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ from segbatch.tracing import tracing
 
 if TYPE_CHECKING:
     from segbatch.training.job import Listener
+
+
+_SECONDS_BETWEEN_SENDINGS = 30.0
+"""To an object store, but for epochs, which are sent at once."""
 
 
 @contextmanager
@@ -77,18 +82,22 @@ class _Files:
         self._events: EventFile | None = None
         self._warned = False
         self._last = 0
+        self._sent = time.monotonic()
+        if self._scratch is not None:
+            with suppress(FileNotFoundError):
+                self._metrics.write_bytes(folder.metrics.read_bytes())
         self._open()
 
     def add(self, row: dict[str, Any]) -> None:
         try:
-            append_row(self._folder.metrics, row)
+            append_row(self._metrics, row)
             step = row.get("global_step", 0)
             if row["kind"] == "resume" or (row["kind"] == "step" and step <= self._last):
                 self._open()  # what is done again is in the file already
             elif self._events is not None:
                 self._events.add(row)
             self._last = step or self._last
-            if row["kind"] != "step":
+            if row["kind"] != "step" or time.monotonic() - self._sent > _SECONDS_BETWEEN_SENDINGS:
                 self._send()
         except OSError as error:
             self._warn(error)
@@ -108,14 +117,22 @@ class _Files:
             self._events = None
 
     @property
+    def _metrics(self) -> Path:
+        """Where rows are appended: what grows cannot be an object."""
+        return self._folder.metrics if self._scratch is None else Path(self._scratch.name, "metrics.jsonl")
+
+    @property
     def _tensorboard(self) -> Path:
-        """Where TensorBoard's file is written: what grows cannot be an object."""
+        """Where TensorBoard's file is written."""
         return self._folder.tensorboard if self._scratch is None else Path(self._scratch.name)
 
     def _send(self) -> None:
-        """Send TensorBoard's file, where it is not in its place."""
+        """Send the files, where they are not in their places."""
         if self._scratch is None:
             return
+        self._sent = time.monotonic()
+        if self._metrics.exists():
+            write_whole(self._folder.metrics, self._metrics.read_bytes())
         known = {path.name for path in self._folder.tensorboard.iterdir()}
         files = sorted(Path(self._scratch.name).glob("events.out.tfevents.*"))
         for file in files:
@@ -126,7 +143,7 @@ class _Files:
     def _open(self) -> None:
         self._close_events()
         try:
-            self._events = EventFile(self._tensorboard, self._names, read_course(self._folder.metrics))
+            self._events = EventFile(self._tensorboard, self._names, read_course(self._metrics))
         except OSError as error:
             self._warn(error)
 

@@ -13,13 +13,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
 from segbatch.commands.holder import LEASE_SECONDS, REFRESH_SECONDS, Holder, now, stop_at_once, this_command
 from segbatch.errors import FolderInUseError
-from segbatch.storage import PARTIAL, ChangedError, ObjectPath
+from segbatch.storage import PARTIAL, ChangedError, ObjectPath, QuickPath
 
 _held: set[ObjectPath] = set()
 """What this process holds: commands that call each other take a lock once."""
@@ -40,8 +41,13 @@ class _Found:
     age: float
 
     @classmethod
-    def at(cls, path: ObjectPath) -> Self | None:
-        """The lock, or None where there is none."""
+    def at(cls, path: ObjectPath, now: float | None = None) -> Self | None:
+        """The lock, or None where there is none.
+
+        Args:
+            path: Of its object.
+            now: In seconds since the epoch; None to ask the store, which writes an object for it.
+        """
         try:
             status = path.stat()
             told = json.loads(path.read_bytes())
@@ -49,7 +55,8 @@ class _Found:
             return None
         except ValueError:
             told = {}
-        return cls(told if isinstance(told, dict) else {}, status.version, _store_time(path) - status.st_mtime)
+        age = (_store_time(path) if now is None else now) - status.st_mtime
+        return cls(told if isinstance(told, dict) else {}, status.version, age)
 
     @property
     def is_dead(self) -> bool:
@@ -61,7 +68,7 @@ class _Found:
         if self.told.get("host") != socket.gethostname() or self.told.get("container") != _container():
             return False
         try:
-            return abs(psutil.Process(int(self.told["pid"])).create_time() - float(self.told["started"])) > 1
+            return abs(_started(psutil.Process(int(self.told["pid"]))) - float(self.told["started"])) > 1
         except psutil.NoSuchProcess:
             return True
         except (psutil.Error, KeyError, TypeError, ValueError):
@@ -91,7 +98,7 @@ def hold_object(path: ObjectPath) -> Iterator[None]:
     if path in _held:
         yield
         return
-    lock = _Lock(path)
+    lock = _Lock(QuickPath(str(path)))
     lock.take()
     _held.add(path)
     done = threading.Event()
@@ -107,8 +114,8 @@ def hold_object(path: ObjectPath) -> Iterator[None]:
 
 
 def object_holder(path: ObjectPath) -> Holder | None:
-    """Who holds the lock at ``path``; None where nobody does."""
-    found = _Found.at(path)
+    """Who holds the lock at ``path``, by this machine's clock; None where nobody does. Nothing is written."""
+    found = _Found.at(path, time.time())
     return None if found is None else found.holder
 
 
@@ -125,7 +132,7 @@ class _Lock:
         process = psutil.Process()
         self._told = {
             "pid": process.pid,
-            "started": process.create_time(),
+            "started": _started(process),
             "host": socket.gethostname(),
             "container": _container(),
             "command": this_command(),
@@ -177,7 +184,7 @@ class _Lock:
         try:
             self._version = self._path.put(content, create=version is None, version=version).version
         except ChangedError:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ValueError, AttributeError):  # it is gone, or not a command's
                 status = self._path.stat()
                 if json.loads(self._path.read_bytes()).get("token") == self._told["token"]:
                     self._version = status.version
@@ -199,8 +206,14 @@ def _store_time(path: ObjectPath) -> float:
         probe.unlink(missing_ok=True)
 
 
+def _started(process: psutil.Process) -> float:
+    """When a process was started, in seconds since the machine was: no setting of the clock changes it."""
+    return process.create_time() - psutil.boot_time()
+
+
 def _container() -> str:
-    """Tells containers of one host apart, whose processes do not see each other."""
+    """Tells machines of one name, their boots and containers apart: where it differs, process numbers say nothing."""
     with suppress(OSError):
-        return str(os.stat("/proc/self/ns/pid").st_ino)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
     return ""

@@ -203,7 +203,7 @@ def starting_weights(model: Model, known: dict[str, Any]) -> list[Any]:
     """
     from_file = model.weights is not None and is_file(model.weights)
     paths = [path for path in (model.weights if from_file else None, model.init) if path is not None]
-    if "starting" in known and not all(os.path.exists(path) for path in paths):
+    if "starting" in known and not all(place(path).exists() for path in paths):
         return list(known["starting"])
     if model.init is not None:
         read_card(model.init)  # says what is wrong with it

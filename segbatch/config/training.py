@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from segbatch.config.section import PositiveInt, Section
+from segbatch.storage import place
 
 ClassWeights = Literal["none", "inverse", "median"]
 LOSSES = ("ce", "dice", "focal", "lovasz", "tversky")
@@ -30,6 +31,11 @@ class Model(Section):
     @classmethod
     def _at_home(cls, path: str | None) -> str | None:
         return os.path.expanduser(path) if path is not None else None
+
+    @field_validator("init")
+    @classmethod
+    def _in_a_place(cls, path: str | None) -> str | None:
+        return None if path is None else str(place(path))
 
     @model_validator(mode="after")
     def _one_start(self) -> "Model":

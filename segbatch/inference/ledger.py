@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segbatch.errors import SegbatchError
 from segbatch.evaluation import confusion_matrix, count_values
 from segbatch.redaction import redact
-from segbatch.storage import is_remote, place, write_whole
+from segbatch.storage import ChangedError, ObjectPath, is_remote, place, write_whole
 
 ROWS_OF_AN_OBJECT = 256
 """Some 100 kB: written again with each row it is small, and a million rows are read in a few thousand requests."""
@@ -142,13 +142,15 @@ class LedgerWriter:
     """Appends rows to a file that belongs to this process alone.
 
     An object cannot be appended to: there it is written again with each row, and followed by another one when it has
-    grown.
+    grown. Where a later command has removed or rewritten it, the rows that were forgotten stay so: the writer, whose
+    command is no more, begins another one.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = place(folder)
         self._path = self._next()
         self._lines: list[bytes] = []
+        self._version: str | None = None
 
     def append(self, row: LedgerRow) -> None:
         """Add a row; on return it is on the disk, or in the store.
@@ -158,11 +160,7 @@ class LedgerWriter:
         """
         try:
             if is_remote(self._path):
-                lines = [*self._lines, row.to_line()]
-                self._path.put(b"".join(lines))
-                self._lines = lines
-                if len(lines) == ROWS_OF_AN_OBJECT:
-                    self._path, self._lines = self._next(), []
+                self._put(self._path, row.to_line())
                 return
             with open(self._path, "ab") as file:
                 file.write(row.to_line())
@@ -170,6 +168,19 @@ class LedgerWriter:
                 os.fsync(file.fileno())
         except OSError as error:
             raise SegbatchError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+
+    def _put(self, path: ObjectPath, line: bytes) -> None:
+        lines = [*self._lines, line]
+        try:
+            version = path.put(b"".join(lines), create=self._version is None, version=self._version).version
+        except ChangedError:
+            self._path = following = self._next()
+            self._lines, self._version = [], None
+            assert is_remote(following)
+            lines, version = [line], following.put(line).version
+        self._lines, self._version = lines, version
+        if len(lines) == ROWS_OF_AN_OBJECT:
+            self._path, self._lines, self._version = self._next(), [], None
 
     def _next(self) -> Path:
         return self._folder / f"{uuid.uuid4().hex}.jsonl"

@@ -187,7 +187,7 @@ def is_store(path: str | Path) -> bool:
     """Whether a class mask is a store, as all folders are, and not a raster that GDAL reads."""
     try:
         return has_store(path) if is_remote(found := place(path)) else found.is_dir()
-    except ValueError:  # a URL that only GDAL knows
+    except (ValueError, OSError):  # a URL that only GDAL knows, or may read
         return False
 
 
@@ -250,6 +250,8 @@ def open_pixels(path: str | Path, name: str) -> zarr.Array[Any]:
         return _open(str(document.parent), f"{status.st_ino} {status.st_mtime_ns}")
     except (FileNotFoundError, NotADirectoryError, NodeTypeValidationError) as error:
         raise InputError(f"{path} is not a class mask in Zarr format: there is no {document}.") from error
+    except OSError as error:
+        raise SegbatchError(f"{document} cannot be read: {error.strerror or error}.") from error
 
 
 @lru_cache(maxsize=64)

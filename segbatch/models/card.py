@@ -12,7 +12,7 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.errors import InputError
 from segbatch.models.halo import HaloCurve
 from segbatch.scenes import SceneInfo
-from segbatch.storage import place, write_whole
+from segbatch.storage import local_copy, place, write_whole
 
 CARD = "segbatch.json"
 _FILES = ("config.json", "model.safetensors", CARD)
@@ -158,7 +158,10 @@ def read_card(folder: str | Path) -> Card:
     Raises:
         InputError: The folder is not a bundle.
     """
-    folder = place(folder)
+    try:
+        folder = place(folder)
+    except ValueError as error:
+        raise InputError(f"The bundle {error}.") from error
     if not folder.is_dir():
         raise InputError(f"The bundle {folder} does not exist.")
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -192,7 +195,7 @@ def bundle_hash(folder: str | Path) -> str:
     """
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
-        with (place(folder) / name).open("rb") as file:
+        with (local_copy(folder) / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     card = read_card(folder).to_json()
     digest.update(json.dumps({k: v for k, v in card.items() if k not in _FOR_PEOPLE}).encode())

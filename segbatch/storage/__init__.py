@@ -5,7 +5,7 @@ Where it must (what is appended to, renamed or locked), it asks `is_remote`.
 """
 
 from segbatch.storage.fetch import local_copy
-from segbatch.storage.objects import ChangedError, ObjectPath
+from segbatch.storage.objects import ChangedError, ObjectPath, QuickPath
 from segbatch.storage.place import is_remote, is_url, place
 from segbatch.storage.staging import (
     PARTIAL,
@@ -22,6 +22,7 @@ __all__ = [
     "PARTIAL",
     "ChangedError",
     "ObjectPath",
+    "QuickPath",
     "is_remote",
     "is_url",
     "local_copy",

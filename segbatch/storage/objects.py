@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from io import BytesIO, StringIO
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import obstore
 from obstore.exceptions import (
@@ -37,8 +37,16 @@ SCHEMES = ("s3", "gs", "az")
 _STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _CLIENT: dict[str, Any] = {"timeout": "120s", "connect_timeout": "20s"}
 _RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
-_WRITES = 3
-"""How often an object is written whose server did not answer in time: only reading is tried again by itself."""
+_QUICK_CLIENT: dict[str, Any] = {"timeout": "10s", "connect_timeout": "5s"}
+_QUICK_RETRY: dict[str, Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+_DELETIONS = 3
+"""How often something is removed whose server did not answer: all else is tried again by obstore."""
+
+_PART_BYTES, _PARTS_AT_ONCE = 32 * 2**20, 4
+"""Of an upload in pieces. S3 takes 10,000 parts: some 300 GB."""
+
+_MOST_COPIED_AT_ONCE = 5 * 2**30
+"""S3 copies no larger object in one request."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 """Environment variables that name a server of one's own."""
@@ -80,6 +88,9 @@ class ObjectPath(PurePosixPath):
     """
 
     __slots__ = ()
+
+    is_quick: ClassVar[bool] = False
+    """Whether an answer within seconds is better than none after minutes."""
 
     def __str__(self) -> str:
         return super().__str__().replace(":/", "://", 1)
@@ -210,19 +221,9 @@ class ObjectPath(PurePosixPath):
             OSError: It cannot be written.
         """
         mode: Any = "create" if create else "overwrite" if version is None else _update(version)
-        # A conditional write that was done, but whose answer was lost, would find itself to be another's.
-        attempts = _WRITES if mode == "overwrite" else 1
-        while True:
-            attempts -= 1
-            try:
-                with _errors(self):
-                    found = obstore.put(self._store, self._key, content, mode=mode)
-                return ObjectStat(0, 0.0, _version(cast("dict[str, Any]", found)))
-            except (FileNotFoundError, PermissionError, ChangedError):
-                raise
-            except OSError:
-                if not attempts:
-                    raise
+        with _errors(self):
+            found = obstore.put(self._store, self._key, content, mode=mode)
+        return ObjectStat(0, 0.0, _version(cast("dict[str, Any]", found)))
 
     def put_pieces(self, pieces: Iterable[bytes]) -> None:
         """Write the object of pieces, of which only some MB are held. Where one cannot be had, nothing is written.
@@ -233,7 +234,9 @@ class ObjectPath(PurePosixPath):
             OSError: It cannot be written.
         """
         with _errors(self):
-            stream = obstore.open_writer(self._store, self._key)
+            stream = obstore.open_writer(
+                self._store, self._key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+            )
         for piece in pieces:
             with _errors(self):
                 stream.write(piece)
@@ -257,31 +260,45 @@ class ObjectPath(PurePosixPath):
         """
         if not missing_ok:
             self.stat()
-        with suppress(FileNotFoundError), _errors(self):
-            obstore.delete(self._store, self._key)
+        self._delete(self._key)
 
     def remove_below(self) -> None:
         """Remove all objects below it, what marks it as whole before the others."""
         (self / MARK).unlink(missing_ok=True)
         with _errors(self):
             for batch in obstore.list(self._store, f"{self._key}/" if self._key else None):
-                obstore.delete(self._store, [item["path"] for item in batch])
+                self._delete([item["path"] for item in batch])
 
     def replace(self, target: Self) -> Self:
         """Copy the object to another place in the store and remove it here."""
-        self._copy(target)
+        self._copy(target, self.stat().st_size)
         self.unlink(missing_ok=True)
         return target
 
     def copy_below(self, target: Self) -> None:
         """Copy all objects below it to another place in the store, what marks it as whole after the others."""
-        names = [source.relative_to(self) for source, _ in self.walk_objects()]
-        for name in sorted(names, key=lambda name: str(name) == MARK):
-            (self / name)._copy(target / name)
+        found = [(source.relative_to(self), status.st_size) for source, status in self.walk_objects()]
+        for name, size in sorted(found, key=lambda pair: str(pair[0]) == MARK):
+            (self / name)._copy(target / name, size)
 
-    def _copy(self, target: "ObjectPath") -> None:
+    def _copy(self, target: "ObjectPath", size: int) -> None:
+        if size > _MOST_COPIED_AT_ONCE:
+            target.put_pieces(self.read_range(start, _PART_BYTES) for start in range(0, size, _PART_BYTES))
+            return
         with _errors(target):
             obstore.copy(self._store, self._key, target._key)
+
+    def _delete(self, keys: str | list[str]) -> None:
+        for left in reversed(range(_DELETIONS)):
+            try:
+                with suppress(FileNotFoundError), _errors(self):
+                    obstore.delete(self._store, keys)
+                return
+            except PermissionError:
+                raise
+            except OSError:
+                if not left:
+                    raise
 
     def open_store(self) -> "ObjectStore":
         """What is below it, for libraries that read from obstore's stores."""
@@ -294,19 +311,28 @@ class ObjectPath(PurePosixPath):
 
     @property
     def _store(self) -> "ObjectStore":
-        return _open(*self._bucket)
+        return _open(*self._bucket, is_quick=self.is_quick)
 
     @property
     def _key(self) -> str:
         return "/".join(self.parts[2:])
 
 
+class QuickPath(ObjectPath):
+    """The same for what is worth nothing when it comes late, such as the refreshing of a lock."""
+
+    __slots__ = ()
+
+    is_quick = True
+
+
 @lru_cache(maxsize=16)
-def _open(scheme: str, bucket: str, prefix: str | None = None) -> "ObjectStore":
+def _open(scheme: str, bucket: str, prefix: str | None = None, is_quick: bool = False) -> "ObjectStore":
     # Not encrypted only where somebody has written so.
     is_plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
-    options = {**_CLIENT, "allow_http": is_plain}
-    return cast("ObjectStore", _STORES[scheme](bucket, prefix=prefix, client_options=options, retry_config=_RETRY))
+    options = {**_CLIENT, "allow_http": is_plain} | (_QUICK_CLIENT if is_quick else {})
+    retry = _QUICK_RETRY if is_quick else _RETRY
+    return cast("ObjectStore", _STORES[scheme](bucket, prefix=prefix, client_options=options, retry_config=retry))
 
 
 @contextmanager
@@ -322,9 +348,15 @@ def _errors(path: ObjectPath) -> Iterator[None]:
         raise PermissionError(13, f"the store refuses it ({_reason(error)})", str(path)) from error
     except BaseError as error:
         raise OSError(5, _reason(error), str(path)) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Of uploads in pieces obstore tells as Python's files would, but for number and length.
+        kind = PermissionError if "403" in str(error) else OSError
+        raise kind(5, _reason(error), str(path)) from error
 
 
-def _reason(error: BaseError) -> str:
+def _reason(error: Exception) -> str:
     text = str(error).partition("\n")[0]
     if any(mark in text for mark in _NO_CREDENTIALS):
         return "no credentials were found in the environment, and this machine has no role"

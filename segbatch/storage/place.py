@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TypeGuard, cast
 
+from segbatch.redaction import redact
 from segbatch.storage.objects import SCHEMES, ObjectPath
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
@@ -33,9 +34,9 @@ def place(text: "str | os.PathLike[str]") -> Path:
     if found is None:
         return Path(text)
     if found["scheme"] not in SCHEMES:
-        raise ValueError(f"{text} is none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}, nor a folder")
+        raise ValueError(f"{redact(text)} is none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}, nor a folder")
     if any(mark in text for mark in "?#@"):
-        raise ValueError(f"{text} holds more than a bucket and a name; credentials come from the environment")
+        raise ValueError(f"{redact(text)} holds more than a bucket and a name; credentials come from the environment")
     path = ObjectPath(text.rstrip("/"))
     if len(path.parts) < 3 or ".." in path.parts:
         raise ValueError(f"{text} has to be {found['scheme']}://bucket/name")

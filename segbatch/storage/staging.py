@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segbatch.storage.objects import MARK
@@ -50,7 +50,8 @@ def remove_folder(folder: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove what can be removed of a folder, which need not be there."""
     if is_remote(folder):
-        folder.remove_below()
+        with suppress(OSError):
+            folder.remove_below()
     else:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from typing import Any
 from segbatch.commands.folder import refuse_relative
 from segbatch.config import Role, RunConfig, load_config
 from segbatch.errors import InputError
-from segbatch.storage import place
+from segbatch.storage import is_url, place
 from segbatch.submit.package import Package
 
 SUBMITTED = ("train", "tune", "predict", "evaluate", "run", "report", "calibrate", "demo")
@@ -92,7 +92,8 @@ def parse(root: Any, words: Sequence[str], folder: Path) -> Command:
     config, settings = given.get("config"), None
     if config is not None:
         settings = _load(Path(config), given.get("set_") or (), folder)
-    output = os.path.normpath(_output(name, given, settings))
+    output = _output(name, given, settings)
+    output = output if is_url(output) else os.path.normpath(output)
     refuse_relative(place(output))
     return Command(
         words=tuple(words),

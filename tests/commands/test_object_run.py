@@ -17,15 +17,19 @@ from segbatch.commands import only_new
 from segbatch.commands.evaluate import evaluate
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.inform import inform
+from segbatch.commands.lock import hold
 from segbatch.commands.look import look
 from segbatch.commands.only_new import map_new
 from segbatch.commands.predict import predict
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
+from segbatch.commands.split import warn_of_known
 from segbatch.errors import InputError
-from segbatch.inference.ledger import ROWS_OF_AN_OBJECT, LedgerRow, LedgerWriter, read_ledger
+from segbatch.inference.ledger import ROWS_OF_AN_OBJECT, LedgerRow, LedgerWriter, forget_scenes, read_ledger
+from segbatch.masks import is_store
+from segbatch.scenes import SceneRef
 from segbatch.scenes.raster import gdal_options
-from segbatch.storage import ObjectPath, place, write_whole
+from segbatch.storage import PARTIAL, ObjectPath, place, remove_tree, write_whole
 
 MakeRaster = Callable[..., str]
 MakeRequest = Callable[..., Request]
@@ -237,6 +241,59 @@ def test_a_ledger_of_many_rows_is_few_objects(remote: str) -> None:
         writer.append(row)
     assert read_ledger(folder) == {("scene", row.block): row for row in rows}
     assert len(objects(remote)) == 3
+
+
+def test_a_writer_whose_command_is_gone_brings_nothing_back(remote: str) -> None:
+    """A worker outlives its driver; meanwhile another command has forgotten a scene, and does it again."""
+    folder = place(remote)
+    late = LedgerWriter(folder)
+    for number in range(5):
+        late.append(LedgerRow.failed("forgotten", number, "x", num_classes=2, started=1.5))
+    late.append(LedgerRow.failed("kept", 0, "x", num_classes=2, started=1.5))
+    forget_scenes(folder, {"forgotten"})
+    late.append(LedgerRow.failed("kept", 1, "x", num_classes=2, started=1.5))
+    assert set(read_ledger(folder)) == {("kept", 0), ("kept", 1)}
+    remove_tree(folder)
+    late.append(LedgerRow.failed("kept", 2, "x", num_classes=2, started=1.5))
+    late.append(LedgerRow.failed("kept", 3, "x", num_classes=2, started=1.5))
+    assert set(read_ledger(folder)) == {("kept", 2), ("kept", 3)}
+
+
+def test_who_looks_writes_nothing(remote: str, images: dict[str, str], make_request: MakeRequest) -> None:
+    predict(make_request(place(remote), {"small": images["small"]}))
+    with hold(RunFolder.of(remote)):
+        before = objects(remote)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("put", "delete", "copy", "open_writer"):
+                patch.setattr(obstore, name, pytest.fail)
+            found = look(RunFolder.of(remote))
+        assert found.is_held
+        assert objects(remote) == before
+    write_whole(place(remote) / f".left{PARTIAL}", b"")  # of a killed command that looked at the store's clock
+    predict(make_request(place(remote), {"small": images["small"]}))
+    assert set(objects(remote)) == set(before) - {".lock"}
+
+
+def test_a_raster_that_only_gdal_may_read_is_one(
+    remote: str, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole(place(remote) / "x.tif", Path(images["small"]).read_bytes())
+
+    def refuse(self: ObjectPath) -> bool:
+        raise PermissionError(13, "the store refuses it", str(self))
+
+    monkeypatch.setattr(ObjectPath, "is_file", refuse)
+    assert dict(inform(f"{remote}/x.tif"))["size"].startswith("70 x 90 px")
+    assert not is_store(f"{remote}/x.tif")
+
+
+def test_scenes_that_a_model_in_a_store_knows_are_told(
+    remote: str, images: dict[str, str], labels: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_whole(place(remote) / "split.csv", f"image,label,role\n{images['large']},{labels['large']},train\n".encode())
+    refs = [SceneRef("large", images["large"], label=labels["large"])]
+    warn_of_known(refs, place(remote) / "split.csv")
+    assert "was trained or validated on large" in capsys.readouterr().err
 
 
 def test_what_is_in_the_bucket_is_taken_from_there(

@@ -158,6 +158,55 @@ def test_a_folder_is_copied_and_removed(root: ObjectPath) -> None:
     assert (root / "b" / "array" / "c" / "0").read_bytes() == b"array/c/0"
 
 
+def test_what_is_not_removed_at_once_is_tried_again(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of requests that are not answered in time obstore repeats all but these."""
+    from obstore.exceptions import GenericError
+
+    from segbatch.storage import objects
+
+    delete, troubles = objects.obstore.delete, [GenericError("timed out")] * 2
+
+    def slow(*arguments: object) -> None:
+        if troubles:
+            raise troubles.pop()
+        delete(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objects.obstore, "delete", slow)
+    (root / "a").put(b"")
+    (root / "a").unlink(missing_ok=True)
+    assert not root.exists()
+    troubles += [GenericError("timed out")] * 3
+    with pytest.raises(OSError, match="timed out"):
+        (root / "a").unlink(missing_ok=True)
+
+
+def test_large_objects_are_copied_in_pieces(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segbatch.storage import objects
+
+    monkeypatch.setattr(objects, "_MOST_COPIED_AT_ONCE", 1000)
+    monkeypatch.setattr(objects, "_PART_BYTES", 6_000_000)
+    monkeypatch.setattr(objects.obstore, "copy", pytest.fail)
+    content = bytes(range(256)) * 50_000
+    (root / "a").put(content)
+    (root / "a").replace(root / "b")
+    assert (root / "b").read_bytes() == content
+    assert names_below(root) == ["b"]
+
+
+def test_errors_of_uploads_in_pieces_are_of_a_line(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segbatch.storage import objects
+
+    class Refused:
+        def write(self, _: bytes) -> None:
+            raise OSError("Server returned non-2xx status code: 403 Forbidden\n<Error>...</Error>")
+
+    monkeypatch.setattr(objects.obstore, "open_writer", lambda *_, **__: Refused())
+    with pytest.raises(PermissionError) as caught:
+        root.put_pieces([b"x"])
+    assert "\n" not in str(caught.value)
+    assert str(root) in str(caught.value)
+
+
 def test_a_store_that_is_not_there_is_an_error_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from segbatch.storage import objects
 

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, in a folder and in an object store alike."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,5 +149,22 @@ def test_libraries_that_want_files_get_copies(root: Path) -> None:
     copy = local_copy(root / "a")
     assert names(copy) == ["class_mask/zarr.json", "zarr.json"]
     assert local_copy(str(root / "a")) == copy
+    write_whole(root / "a" / ".cache" / "x.json", b"what is hidden is not copied, and makes no copy another one")
+    if is_remote(root):
+        assert local_copy(root / "a") == copy
     write_whole(root / "a" / "zarr.json", b"two")
     assert (local_copy(root / "a") / "zarr.json").read_bytes() == b"two"
+
+
+def test_copies_are_not_put_where_somebody_else_can_change_them(
+    remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"segbatch-{os.getuid()}").mkdir(mode=0o777)
+    (tmp_path / f"segbatch-{os.getuid()}").chmod(0o777)
+    make_store(place(remote), b"one")
+    copy = local_copy(place(remote))
+    assert copy.parent != tmp_path / f"segbatch-{os.getuid()}"
+    assert copy.parent.stat().st_mode & 0o077 == 0
+    with pytest.raises(FileNotFoundError):
+        local_copy(place(remote) / "nowhere")

@@ -26,6 +26,9 @@ def test_a_command_knows_what_it_does(parsed) -> None:
     assert parsed("report", "/shared/land").writes == ""
     assert parsed("calibrate", "/shared/bundle", "/shared/a.tif").writes == "/shared/bundle"
     assert parsed("demo", "--out", "/shared/demo").output == "/shared/demo"
+    stored = parsed("predict", "s3://maps/land/bundle", "/shared/a.tif", "--out", "s3://maps/land/")
+    assert (stored.run, stored.output) == ("land", "s3://maps/land")
+    assert parsed("report", "s3://maps/land").output == "s3://maps/land"
 
 
 def test_the_same_work_has_the_same_id(parsed, configuration: Path) -> None:
