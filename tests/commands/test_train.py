@@ -487,6 +487,7 @@ def test_a_driver_stopped_before_the_bundle_is_in_place_trains_no_epoch_again(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_training_in_an_object_store_goes_on_from_there(
     trained: Trained, remote: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
