@@ -20,7 +20,7 @@ from segbatch.masks.describe import describe_mask, read_mask
 from segbatch.runtime import ray_session
 from segbatch.scenes import LabelReader, SceneInfo, SceneRef, check_label
 from segbatch.scenes.catalog import resolve, stem, with_unique_ids
-from segbatch.storage import remove_tree
+from segbatch.storage import remove_folder, remove_tree
 
 _SIDE = 4096
 """Side in pixels of the parts that are compared at once."""
@@ -100,8 +100,8 @@ def _evaluate(
         raise InputError(f"{folder.path} holds a run. Choose another folder for the evaluation.")
     folder.refuse_foreign()
     folder.update(evaluation={"predictions": list(predictions), "labels": list(labels)})
-    for old in (folder.ledger, folder.report):
-        remove_tree(old)
+    remove_folder(folder.ledger)  # or not at all: rows that stay would count
+    remove_tree(folder.report)
     grids = [BlockGrid(Lattice(info.width, info.height, _SIDE, _SIDE, 0), 1, 1) for info in infos]
     RunRecord(
         name="evaluation",

@@ -243,15 +243,6 @@ class ObjectPath(PurePosixPath):
         with _errors(self):
             stream.close()  # only now there is an object
 
-    def write_bytes(self, content: bytes) -> int:
-        """Write the object."""
-        self.put(content)
-        return len(content)
-
-    def write_text(self, text: str, encoding: str = "utf-8") -> int:
-        """Write the object."""
-        return self.write_bytes(text.encode(encoding))
-
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object.
 

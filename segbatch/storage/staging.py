@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from segbatch.storage.objects import MARK
+from segbatch.storage.objects import MARK, ObjectPath
 from segbatch.storage.place import is_remote
 
 PARTIAL = ".partial"
@@ -66,8 +66,7 @@ def move(source: Path, target: Path) -> None:
     if not is_remote(target):
         source.replace(target)
     elif source.is_dir():
-        for file in _files(source, MARK):
-            (target / file.relative_to(source).as_posix()).put(file)
+        _send(source, target, MARK)
     else:
         target.put(source)
 
@@ -83,8 +82,7 @@ def move_over(source: Path, target: Path, last: str = MARK) -> None:
     """
     if is_remote(target) and not is_remote(source):
         target.remove_below()
-        for file in _files(source, last):
-            (target / file.relative_to(source).as_posix()).put(file)
+        _send(source, target, last)
         return
     if is_remote(source) and is_remote(target):
         if source.is_file():
@@ -104,10 +102,11 @@ def move_over(source: Path, target: Path, last: str = MARK) -> None:
         source.replace(target)
 
 
-def _files(folder: Path, last: str) -> list[Path]:
-    """All files of a local folder, one of them after the others: where it is, all are."""
+def _send(folder: Path, target: ObjectPath, last: str) -> None:
+    """Send all files of a local folder, one of them after the others: where it is, all are."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sorted(files, key=lambda path: path == folder / last)
+    for file in sorted(files, key=lambda path: path == folder / last):
+        (target / file.relative_to(folder).as_posix()).put(file)
 
 
 def write_whole(file: Path, content: bytes | Iterable[bytes]) -> None:

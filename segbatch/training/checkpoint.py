@@ -67,12 +67,13 @@ def save(learner: Learner, state: TrainState, crew: Crew, scratch: Path) -> None
     Raises:
         TrainingError: The files cannot be written; all workers are told.
     """
-    with _workplace(scratch) as folder:
-        problem = _write(folder, learner, state) if crew.rank == 0 else ""
+    # The first worker's alone: another one that is quicker must not remove what is still being copied.
+    with _workplace(scratch) if crew.rank == 0 else nullcontext() as folder:
+        problem = "" if folder is None else _write(folder, learner, state)
         problem = crew.gathered(problem)[0]
         if problem:
             raise TrainingError(problem)
-        crew.store({"step": learner.step}, folder if crew.rank == 0 else None)
+        crew.store({"step": learner.step}, folder)
 
 
 def last(crew: Crew, scratch: Path) -> AbstractContextManager[str] | None:

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import obstore
@@ -30,6 +29,7 @@ from segbatch.masks import is_store
 from segbatch.scenes import SceneRef
 from segbatch.scenes.raster import gdal_options
 from segbatch.storage import PARTIAL, ObjectPath, place, remove_tree, write_whole
+from tests.killing import Killed, kill_at
 
 MakeRaster = Callable[..., str]
 MakeRequest = Callable[..., Request]
@@ -125,26 +125,8 @@ def test_other_programs_read_the_masks(remote: str, images: dict[str, str], make
     assert (found[:300, :300] == 255).all()
 
 
-class Killed(BaseException):
-    """As kill -9 does, nothing that catches exceptions handles it."""
-
-
-def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
-    """Die before the ``number``-th change of the store."""
-    done = 0
-
-    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done >= number:  # the dead do nothing on their way out either
-                raise Killed
-            return change(*arguments, **named)
-
-        return call
-
-    for name in ("put", "copy", "delete", "open_writer"):
-        patch.setattr(obstore, name, dying(getattr(obstore, name)))
+CHANGES = tuple((obstore, name) for name in ("put", "copy", "delete", "open_writer"))
+"""All that changes the store."""
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -161,7 +143,7 @@ def test_a_kill_at_any_change_of_the_store_loses_nothing(
     number, ended = 1, False
     while not ended:
         with pytest.MonkeyPatch.context() as patch:
-            kill_at(number, patch)
+            kill_at(number, patch, CHANGES)
             try:
                 predict(request(f"{remote}/{number}"))
                 ended = True
@@ -208,7 +190,7 @@ def test_a_schedule_maps_what_is_new_through_kills(
         root = f"{remote}/{number}"
         run(root, a=70, b=80)
         with pytest.MonkeyPatch.context() as patch:
-            kill_at(number, patch)
+            kill_at(number, patch, CHANGES)
             try:
                 run(root, b=90, c=60)
                 ended = True

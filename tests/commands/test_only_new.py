@@ -28,6 +28,7 @@ from segbatch.commands import only_new
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
 from segbatch.config import load_config
+from tests.killing import Killed, kill_at
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -190,31 +191,12 @@ def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, fil
     )
 
 
-class Killed(BaseException):
-    """As kill -9 does, nothing that catches exceptions handles it."""
-
-
-def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
-    """Die before the ``number``-th change of a file or folder."""
-    done = 0
-    patch.setattr(only_new, "hold", contextlib.nullcontext)  # the locks of the dead are another test's
-
-    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **keywords: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done >= number:  # the dead do nothing on their way out either
-                raise Killed
-            return change(*args, **keywords)
-
-        return call
-
-    for where, name in (
-        (adopt_module, "write_json"), (adopt_module, "write_whole"), (adopt_module, "forget_scenes"),
-        (adopt_module, "_put"), (adopt_module, "_remove"), (shutil, "rmtree"), (only_new, "report"),
-        (only_new, "map_scenes"), (Path, "replace"), (Path, "unlink"),
-    ):  # fmt: skip
-        patch.setattr(where, name, dying(getattr(where, name)))
+CHANGES = (
+    (adopt_module, "write_json"), (adopt_module, "write_whole"), (adopt_module, "forget_scenes"),
+    (adopt_module, "_put"), (adopt_module, "_remove"), (shutil, "rmtree"), (only_new, "report"),
+    (only_new, "map_scenes"), (Path, "replace"), (Path, "unlink"),
+)  # fmt: skip
+"""All that changes a file or folder."""
 
 
 def test_a_kill_at_any_step_of_putting_in_place_loses_nothing(
@@ -238,7 +220,8 @@ def test_a_kill_at_any_step_of_putting_in_place_loses_nothing(
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(start, out)
         with monkeypatch.context() as patch:
-            kill_at(number, patch)
+            patch.setattr(only_new, "hold", contextlib.nullcontext)  # the locks of the dead are another test's
+            kill_at(number, patch, CHANGES)
             try:
                 site.run(out)
                 ended = True

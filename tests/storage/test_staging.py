@@ -19,6 +19,7 @@ from segbatch.storage import (
     staging_folder,
     write_whole,
 )
+from tests.killing import Killed, kill_at
 
 
 @pytest.fixture(params=["folder", "store"])
@@ -105,27 +106,15 @@ def test_a_move_that_is_killed_is_ended_by_the_next(
     root = place(remote)
     make_store(root / "new", b"new", "class_mask/c/0/0")
     make_store(root / "old", b"old", "class_mask/c/0/1")
-    left = killed_after
-
-    def counted(function: object) -> object:
-        def call(*arguments: object, **named: object) -> object:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KeyboardInterrupt
-            return function(*arguments, **named)  # type: ignore[operator]
-
-        return call
 
     with monkeypatch.context() as patched:
-        for name in ("copy", "delete"):
-            patched.setattr(objects.obstore, name, counted(getattr(objects.obstore, name)))
+        kill_at(killed_after + 1, patched, [(objects.obstore, "copy"), (objects.obstore, "delete")])
         # Batches of one: that many deletions are as many requests where there are more than a thousand objects.
         whole = objects.obstore.list
         patched.setattr(objects.obstore, "list", lambda *given, **_: whole(*given, chunk_size=1))
         try:
             move_over(root / "new", root / "old")
-        except KeyboardInterrupt:
+        except Killed:
             # What is half there is not taken for whole: the mark is there only where all is.
             if (root / "old" / "zarr.json").is_file() and (root / "old" / "zarr.json").read_bytes() == b"new":
                 assert (root / "old" / "class_mask/c/0/0").read_bytes() == b"new"
