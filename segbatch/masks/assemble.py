@@ -77,6 +77,7 @@ def write_cog(
         PartError: A part is missing or damaged.
         SegbatchError: The file cannot be written.
     """
+    _check_bands(pyramid, spec)
     _write(_open_parts(place(parts), pyramid, without_part), place(out_path), pyramid, spec)
 
 
@@ -96,14 +97,18 @@ def write_small_cog(
         ValueError: ``spec`` has another number of bands than ``pyramid``, or the window is not the whole scene's.
         SegbatchError: The file cannot be written.
     """
+    _check_bands(pyramid, spec)
+    if pyramid.grid != (1, 1):
+        raise ValueError(f"there are {pyramid.grid[0]} x {pyramid.grid[1]} blocks, and not one")
     _write([[make_part(pyramid, window, pixels)]], place(out_path), pyramid, spec)
 
 
-def _write(opened: list[list[Part]], out_path: Path, pyramid: Pyramid, spec: CogSpec) -> None:
+def _check_bands(pyramid: Pyramid, spec: CogSpec) -> None:
     if len(spec.bands) != pyramid.bands:
         raise ValueError(f"{len(spec.bands)} bands are described, but there are {pyramid.bands}")
-    if (len(opened), len(opened[0])) != pyramid.grid:
-        raise ValueError(f"there are {pyramid.grid[0]} x {pyramid.grid[1]} blocks, and not one")
+
+
+def _write(opened: list[list[Part]], out_path: Path, pyramid: Pyramid, spec: CogSpec) -> None:
     sidecar = out_path.with_name(f"{out_path.name}.aux.xml")
     # Most small scenes have no shared levels: to make and remove a folder takes longer than their file.
     scratch = staging_folder(out_path) if pyramid.local_levels < pyramid.levels else nullcontext(out_path.parent)

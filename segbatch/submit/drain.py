@@ -41,7 +41,7 @@ def ray_nodes(processes: Iterable[psutil.Process] | None = None) -> list[RayNode
     Args:
         processes: Where to look; None for all.
     """
-    found = []
+    found: dict[str, RayNode] = {}  # a child has its parent's name and words until it becomes another program
     for process in psutil.process_iter() if processes is None else processes:
         try:
             if process.name() != "raylet":
@@ -50,8 +50,8 @@ def ray_nodes(processes: Iterable[psutil.Process] | None = None) -> list[RayNode
         except psutil.Error:
             continue
         if known.get("node_id") and known.get("gcs-address"):
-            found.append(RayNode(known["node_id"], known["gcs-address"]))
-    return found
+            found[known["node_id"]] = RayNode(known["node_id"], known["gcs-address"])
+    return list(found.values())
 
 
 def drain(nodes: Sequence[RayNode], seconds: int) -> None:

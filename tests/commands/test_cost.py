@@ -119,30 +119,39 @@ def priced(**prices: Any) -> dict[str, Any]:
 
 
 def test_a_run_tells_what_all_its_calls_have_cost(
-    tmp_path: Path, scene: dict[str, str], make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_raster: MakeRaster,
+    paint: Paint,
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = RunFolder(tmp_path / "run")
+    shape = {"block_mb": 1, "core": 256}
+    at = Affine(10, 0, 400000, 0, -10, 5000000)
+    scenes = {"a": make_raster(tmp_path / "a.tif", paint(100, 2000, 1), crs="EPSG:32633", transform=at)}
     with monkeypatch.context() as killed:
         killed.setattr("segbatch.commands.predict._finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            predict(make_request(folder.path, scene, config=priced(currency="EUR", cpu_hour=0.1)))
+            predict(make_request(folder.path, scenes, inference=shape, config=priced(currency="EUR", cpu_hour=0.1)))
     # Other prices are the same run: what is left is done.
-    document = predict(make_request(folder.path, scene, config=priced(currency="EUR", node_hour=3600)))
+    document = predict(
+        make_request(folder.path, scenes, inference=shape, config=priced(currency="EUR", node_hour=3600))
+    )
     found = usage.read_usage(folder)["mapping"]
     assert found.calls == 2
     assert found.hours > 0
     cost = document["cost"]
     assert cost == json.loads((folder.path / "run.json").read_text())["cost"]
     assert cost["total"] == pytest.approx(found.hours * 3600)
-    assert cost["km2"] == pytest.approx(2.0)
-    assert cost["per_1000_km2"] == pytest.approx(cost["total"] / 2 * 1000)
+    assert cost["km2"] == pytest.approx(20.0)
+    assert cost["per_1000_km2"] == pytest.approx(cost["total"] / 20 * 1000)
     page = (folder.path / "report" / "report.html").read_text()
     assert "<dt>cost</dt>" in page
     assert "EUR for 1,000 km2" in page
     assert "in 2 calls" in page
     assert dict(inform(str(folder.path)))["cost"].endswith("EUR for 1,000 km2")
     # Of a run that is done, prices may change, too.
-    again = predict(make_request(folder.path, scene, config=priced(currency="CHF", node_hour=7200)))
+    again = predict(make_request(folder.path, scenes, inference=shape, config=priced(currency="CHF", node_hour=7200)))
     assert again["cost"]["currency"] == "CHF"
     assert again["cost"]["total"] == pytest.approx(2 * cost["total"])
     assert rebuild(folder) == again
