@@ -14,6 +14,7 @@ from segbatch.commands.progress import say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.request import Request
 from segbatch.errors import InputError
+from segbatch.inference.files import MaskFiles
 from segbatch.inference.finish import is_finished, mask_path
 from segbatch.inference.plan import ScenePlan, costs, file_stamp, fingerprint, scene_fingerprint
 from segbatch.inference.tally import SceneTally, tally_ledger
@@ -22,7 +23,7 @@ from segbatch.scenes import SceneRef
 from segbatch.scenes.remote import etag
 
 Stamp = tuple[Any, ...]
-"""What tells a scene's files apart from later ones of the same name; the image's tag on the web last."""
+"""What tells a scene's files apart from later ones of the same name; their tags on the web or in a store last."""
 
 _WHILE_READ = "it changed while it was read; the next run maps it"
 
@@ -47,8 +48,14 @@ class Found:
 
 
 def stamp(ref: SceneRef) -> Stamp:
-    """What a scene's files are at present."""
-    return file_stamp(ref.image), None if ref.label is None else file_stamp(ref.label), etag(ref.image)
+    """What a scene's files are at present.
+
+    Raises:
+        InputError: A server does not tell.
+    """
+    files = [ref.image] if ref.label is None else [ref.image, ref.label]
+    tags = [tag for tag in map(etag, files) if tag is not None]
+    return *map(file_stamp, files), " ".join(tags) or None
 
 
 def known_index(request: Request) -> Index:
@@ -94,19 +101,23 @@ def conclude(
     before = {entry.id: entry for entry in index.scenes}
     plans = {scene.id: scene for scene in (found.planned.scenes if found.planned else ())}
     todo, bundle = {scene.id for scene in found.todo}, bundle_hash(request.bundle)
+    there = MaskFiles(staged.masks, request.products)
     adopted, entries, failures = [], {}, {}
     for ref in request.refs:
         plan, why = plans.get(ref.id), found.unreadable.get(ref.id, "")
         entry = before.get(ref.id) or _blank(request, ref, plan)
         if ref.id in todo or why:
             why = why or tallies[ref.id].error or ""
-            moved = stamp(ref) != stamps[ref.id]
+            try:
+                moved = ref.id in stamps and stamp(ref) != stamps[ref.id]
+            except InputError as error:
+                moved, why = False, why or str(error)
             if moved:
                 say(f"{ref.id}: {_WHILE_READ}.")
                 entry = replace(entry, status="changed", note=_WHILE_READ)
             elif why:
                 entry = replace(entry, status="failed", note=why)
-            elif is_finished(staged.masks, ref.id, request.inference.format, request.products):
+            elif is_finished(there, ref.id, request.inference.format, request.products):
                 assert plan is not None
                 adopted.append(ref.id)
                 version = plan.info.size, plan.info.modified

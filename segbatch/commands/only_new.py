@@ -31,15 +31,18 @@ from segbatch.commands.progress import counted, say
 from segbatch.commands.record import RunRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
+from segbatch.commands.scenes import attempt_all
 from segbatch.commands.split import warn_of_known
 from segbatch.commands.usage import metered
 from segbatch.commands.workers import Crew, find_crew
 from segbatch.errors import InputError, SegbatchError
+from segbatch.inference.files import MaskFiles
 from segbatch.inference.finish import is_finished
 from segbatch.inference.plan import differences, scene_fingerprint
 from segbatch.models.card import bundle_hash, read_card
 from segbatch.redaction import redact
 from segbatch.scenes.catalog import with_known_ids
+from segbatch.storage import is_store_url
 from segbatch.tracing import check_tracing
 
 
@@ -91,10 +94,13 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     refs = with_known_ids(request.refs, {redact(entry.image): entry.id for entry in index.scenes})
     known = {entry.id for entry in index.scenes}
     # Before anything is read: a file that is still being written is another one afterwards.
-    stamps = {ref.id: stamp(ref) for ref in refs if ref.id not in known or not _is_gone(ref.image)}
-    request = replace(request, refs=[ref for ref in refs if ref.id in stamps])
+    request = replace(request, refs=[ref for ref in refs if ref.id not in known or not _is_gone(ref.image)])
+    told = list(zip(request.refs, attempt_all(stamp, request.refs), strict=True))
+    stamps = {ref.id: found for ref, found in told if not isinstance(found, InputError)}
+    untold = {ref.id: str(found) for ref, found in told if isinstance(found, InputError)}
+    _tell_untagged(request, stamps)
     with ExitStack() as stack:
-        found, crew = _look(request, index, stamps, stack)
+        found, crew = _look(request, index, stamps, untold, stack)
         if not found.todo and not found.unreadable and _says_the_same(index, found):
             discard(folder)
             run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
@@ -127,13 +133,23 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     return Outcome(run, failed, document)
 
 
-def _look(request: Request, index: Index, stamps: Mapping[str, Stamp], stack: ExitStack) -> tuple[Found, Crew | None]:
-    """Open what is listed and find what is to do; also who does it, where there is anything."""
+def _look(
+    request: Request, index: Index, stamps: Mapping[str, Stamp], untold: Mapping[str, str], stack: ExitStack
+) -> tuple[Found, Crew | None]:
+    """Open what is listed and find what is to do; also who does it, where there is anything.
+
+    Args:
+        request: All that is listed and there.
+        index: What is known.
+        stamps: What the scenes' files are, by id.
+        untold: Id to why, where that could not be told.
+        stack: Keeps what works.
+    """
     check_weights(request.bundle)
-    unreadable: dict[str, str] = {}
-    opened = open_request(request, unreadable)
+    unreadable = dict(untold)
+    opened = open_request(replace(request, refs=[ref for ref in request.refs if ref.id in stamps]), unreadable)
     _check_classes(request)
-    vanished = frozenset(entry.id for entry in index.scenes) - set(stamps)
+    vanished = frozenset(entry.id for entry in index.scenes) - {ref.id for ref in request.refs}
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
         crew = find_crew(request, stack, None)
@@ -146,11 +162,12 @@ def _look(request: Request, index: Index, stamps: Mapping[str, Stamp], stack: Ex
         for scene in planned.scenes
     }
     before = {entry.id: entry.fingerprint for entry in index.scenes}
-    formats, products, masks = request.inference.format, request.products, request.folder.masks
+    formats, products = request.inference.format, request.products
+    there = MaskFiles(request.folder.masks, products)
     todo = tuple(
         scene
         for scene in planned.scenes
-        if before.get(scene.id) != prints[scene.id] or not is_finished(masks, scene.id, formats, products)
+        if before.get(scene.id) != prints[scene.id] or not is_finished(there, scene.id, formats, products)
     )
     if todo and crew is None:
         crew = find_crew(request, stack, planned.choice.use_gpu)
@@ -234,6 +251,18 @@ def _check_classes(request: Request) -> None:
         raise InputError(
             f"{request.folder.path} was mapped with the classes {', '.join(known)}, and {request.bundle} has "
             f"{', '.join(names)}. Choose another output folder."
+        )
+
+
+def _tell_untagged(request: Request, stamps: Mapping[str, Stamp]) -> None:
+    """Say that a new version of a file may not be noticed, where its store lets GDAL read it and tells us nothing."""
+    told = [ref.image for ref in request.refs if ref.id in stamps and stamps[ref.id][-1] is None]
+    untagged = [image for image in told if is_store_url(image)]
+    if untagged:
+        say(
+            f"{counted(len(untagged), 'scene')} such as {untagged[0]}: the store does not tell their versions, so that "
+            "one that is replaced is not mapped again. Credentials of the environment would let it.",
+            "warning",
         )
 
 

@@ -10,12 +10,12 @@ from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
 from segbatch.commands.record import RunRecord
 from segbatch.errors import InputError
-from segbatch.inference.files import Format, cog_path, drop_parts, store_path
+from segbatch.inference.files import Format, MaskFiles, drop_parts, store_path
 from segbatch.inference.finish import is_finished
 from segbatch.inference.ledger import forget_scenes, iterate_rows
 from segbatch.inference.plan import ScenePlan, changed_scenes, differences
 from segbatch.inference.tally import SceneTally, tally_ledger
-from segbatch.masks import CLASS_MASK, has_store
+from segbatch.masks import CLASS_MASK
 from segbatch.storage import remove_folder
 
 Tallies = Mapping[str, SceneTally]
@@ -92,7 +92,8 @@ def known_tallies(
     Call it before the writers of a run start.
     """
     if folder.ledger.exists():
-        gone = {scene.id for scene in scenes if not _has_masks(folder, scene.id, formats, products)}
+        there = MaskFiles(folder.masks, products)
+        gone = {scene.id for scene in scenes if not _has_masks(there, scene.id, formats, products)}
         forget_scenes(folder.ledger, gone)
     return tally_ledger(folder.ledger, {scene.id: len(scene.grid) for scene in scenes}, num_classes)
 
@@ -112,17 +113,14 @@ def unfinished_scenes(
     products: Sequence[str] = (),
 ) -> list[ScenePlan]:
     """Scenes whose blocks are all done but whose files are not."""
+    there = MaskFiles(folder.masks, products)
     return [
-        scene
-        for scene in scenes
-        if tallies[scene.id].is_whole and not is_finished(folder.masks, scene.id, formats, products)
+        scene for scene in scenes if tallies[scene.id].is_whole and not is_finished(there, scene.id, formats, products)
     ]
 
 
-def _has_masks(folder: RunFolder, scene_id: str, formats: Sequence[Format], products: Sequence[str]) -> bool:
+def _has_masks(there: MaskFiles, scene_id: str, formats: Sequence[Format], products: Sequence[str]) -> bool:
     """Whether there is the store, which all files can be made from, or all that is wanted of them."""
-    if has_store(store_path(folder.masks, scene_id)):
-        return True
-    return "zarr" not in formats and all(
-        cog_path(folder.masks, scene_id, name).exists() for name in (CLASS_MASK, *products)
+    return there.has_store(scene_id) or (
+        "zarr" not in formats and all(there.has_cog(scene_id, name) for name in (CLASS_MASK, *products))
     )

@@ -24,16 +24,19 @@ from segbatch.masks import (
     CogSpec,
     Pyramid,
     create_store,
+    has_store,
     part_path,
     write_block,
     write_part,
     write_small_cog,
 )
 from segbatch.masks.pyramid import Resampling
-from segbatch.storage import remove_tree
+from segbatch.storage import ask_ahead, is_remote, remove_tree
 
 Format = Literal["cog", "zarr"]
 Overviews = Literal["mode", "nearest"]
+
+_STORE, _COG = ".zarr", ".tif"
 
 _PARTS = ".parts"
 """Folder of what COGs are put together from. Hidden: it goes when they are done."""
@@ -41,22 +44,17 @@ _PARTS = ".parts"
 
 def store_path(masks: Path, scene_id: str) -> Path:
     """The Zarr store of a scene."""
-    return masks / f"{scene_id}.zarr"
+    return masks / f"{scene_id}{_STORE}"
 
 
 def cog_path(masks: Path, scene_id: str, name: str = CLASS_MASK) -> Path:
     """The COG of a scene's class mask or of one of its products, which have folders of their own."""
-    return masks / f"{scene_id}.tif" if name == CLASS_MASK else masks / name / f"{scene_id}.tif"
+    return _cog_folder(masks, name) / f"{scene_id}{_COG}"
 
 
 def parts_path(masks: Path, scene_id: str, name: str = CLASS_MASK) -> Path:
     """Folder of the parts of a COG."""
     return masks / _PARTS / scene_id / name
-
-
-def has_parts(masks: Path, scene_id: str) -> bool:
-    """Whether there is anything left that the COGs of a scene are put together from."""
-    return (masks / _PARTS / scene_id).exists()
 
 
 def drop_parts(masks: Path, scene_id: str) -> None:
@@ -72,6 +70,49 @@ def pyramid(
 ) -> Pyramid:
     """A `Pyramid`, made once: finding its tiles takes longer than a small block's part."""
     return Pyramid(width, height, block, bands, resampling)
+
+
+class MaskFiles:
+    """Which files there are, of all scenes: looked up at once, since in an object store each look is a request.
+
+    Args:
+        masks: Folder of the class masks, which need not be there.
+        products: What may be beside these.
+    """
+
+    def __init__(self, masks: Path, products: Sequence[str] = ()) -> None:
+        self._names = {name: _names_in(_cog_folder(masks, name)) for name in (CLASS_MASK, *products)}
+        self._parts = _names_in(masks / _PARTS)
+        stores = sorted(name for name in self._names[CLASS_MASK] if name.endswith(_STORE))
+        whole = ask_ahead(lambda name: has_store(masks / name), stores, is_far=is_remote(masks))
+        self._stores = {name for name, is_whole in zip(stores, whole, strict=True) if is_whole}
+
+    def has_cog(self, scene_id: str, name: str = CLASS_MASK) -> bool:
+        """Whether there is a COG of a scene's class mask, or of one of its products."""
+        return f"{scene_id}{_COG}" in self._names[name]
+
+    def has_store(self, scene_id: str) -> bool:
+        """Whether there is a scene's Zarr store."""
+        return f"{scene_id}{_STORE}" in self._stores
+
+    def has_remains(self, scene_id: str) -> bool:
+        """Whether there is a scene's Zarr store, or what a killed removal has left of it."""
+        return f"{scene_id}{_STORE}" in self._names[CLASS_MASK]
+
+    def has_parts(self, scene_id: str) -> bool:
+        """Whether there is anything left that the COGs of a scene are put together from."""
+        return scene_id in self._parts
+
+
+def _cog_folder(masks: Path, name: str) -> Path:
+    return masks if name == CLASS_MASK else masks / name
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
 
 
 @dataclass(frozen=True, slots=True)

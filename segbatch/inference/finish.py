@@ -1,22 +1,22 @@
 """The last step of a scene: the files that people open, put together from what its blocks left."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from segbatch.classes import NODATA
 from segbatch.errors import SegbatchError
-from segbatch.inference.files import BlockWriter, Format, cog_path, drop_parts, has_parts, parts_path, store_path
+from segbatch.inference.files import BlockWriter, Format, MaskFiles, cog_path, drop_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import (
     CLASS_MASK,
     PartError,
     clean_partial,
-    has_store,
     part_path,
     read_window,
     write_cog,
 )
-from segbatch.storage import remove_folder
+from segbatch.storage import ask_ahead, is_remote, remove_folder
 
 
 def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
@@ -24,15 +24,13 @@ def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
     return cog_path(masks, scene_id) if "cog" in formats else store_path(masks, scene_id)
 
 
-def is_finished(masks: Path, scene_id: str, formats: Sequence[Format], products: Sequence[str] = ()) -> bool:
+def is_finished(there: MaskFiles, scene_id: str, formats: Sequence[Format], products: Sequence[str] = ()) -> bool:
     """Whether all files of a scene whose blocks are all in the ledger are there."""
-    cogs = [cog_path(masks, scene_id, name) for name in (CLASS_MASK, *products)]
     # A COG that an earlier run wanted may stay; a store takes room and goes when it is not wanted.
-    store = store_path(masks, scene_id)
     return (
-        (has_store(store) if "zarr" in formats else not store.exists())
-        and not has_parts(masks, scene_id)
-        and ("cog" not in formats or all(cog.exists() for cog in cogs))
+        (there.has_store(scene_id) if "zarr" in formats else not there.has_remains(scene_id))
+        and not there.has_parts(scene_id)
+        and ("cog" not in formats or all(there.has_cog(scene_id, name) for name in (CLASS_MASK, *products)))
     )
 
 
@@ -61,11 +59,10 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter) -> str:
 
 def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str) -> None:
     folder, pyramid = parts_path(writer.masks, scene.id, name), writer.pyramid(scene, name)
-    empty = {
-        pyramid.block_index(scene.grid[number].owned)
-        for number in range(len(scene.grid))
-        if not _has_part(scene, writer, name, number)
-    }
+    there = {(int(path.parent.name), int(path.stem)) for path in folder.glob("*/*.part")}
+    missing = [block for block in product(range(scene.grid.rows), range(scene.grid.cols)) if block not in there]
+    made = ask_ahead(lambda block: _make_part(scene, writer, name, block), missing, is_far=is_remote(folder))
+    empty = {block for block, is_made in zip(missing, made, strict=True) if not is_made}
     spec = writer.spec(scene, name)
     made_again: set[tuple[int, int]] = set()
     while True:
@@ -78,19 +75,18 @@ def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str) -> None:
                 raise
             made_again.add(damaged.block)
             part_path(folder, row, col).unlink(missing_ok=True)
-            if not _has_part(scene, writer, name, row * scene.grid.cols + col):
+            if not _make_part(scene, writer, name, (row, col)):
                 empty.add(damaged.block)
 
 
-def _has_part(scene: ScenePlan, writer: BlockWriter, name: str, number: int) -> bool:
-    """Whether a block has a part, which is made from its shard where it was lost or never wanted before.
+def _make_part(scene: ScenePlan, writer: BlockWriter, name: str, block: tuple[int, int]) -> bool:
+    """Make the part of a block from its shard, where it was lost or never wanted before.
 
-    Blocks of nodata have neither.
+    Returns:
+        Whether the block has one: those of nodata have neither.
     """
-    block = scene.grid[number]
-    if part_path(parts_path(writer.masks, scene.id, name), block.row, block.col).exists():
-        return True
-    pixels = read_window(store_path(writer.masks, scene.id), block.owned, name)
+    number = block[0] * scene.grid.cols + block[1]
+    pixels = read_window(store_path(writer.masks, scene.id), scene.grid[number].owned, name)
     if (pixels == NODATA).all():
         return False
     writer.write_part(scene, number, name, pixels)

@@ -8,7 +8,8 @@ many lack.
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from segbatch.masks import tiff
 from segbatch.masks.cog import GDAL_ERRORS, CogSpec, category_names, describing_fields
 from segbatch.masks.parts import Part, empty_part, make_part, open_part
 from segbatch.masks.pyramid import Pyramid, halved
-from segbatch.storage import place, staging_folder, write_whole
+from segbatch.storage import ask_ahead, is_remote, place, staging_folder, write_whole
 
 _COPY_BYTES = 1 << 20
 
@@ -126,25 +127,24 @@ def _write(opened: list[list[Part]], out_path: Path, pyramid: Pyramid, spec: Cog
 
 
 def _open_parts(folder: Path, pyramid: Pyramid, without_part: Container[tuple[int, int]]) -> list[list[Part]]:
+    def open_one(block: tuple[int, int]) -> Part:
+        return empty_part(pyramid, *block) if block in without_part else open_part(folder, pyramid, *block)
+
     rows, cols = pyramid.grid
-    return [
-        [
-            empty_part(pyramid, row, col) if (row, col) in without_part else open_part(folder, pyramid, row, col)
-            for col in range(cols)
-        ]
-        for row in range(rows)
-    ]
+    parts = list(ask_ahead(open_one, product(range(rows), range(cols)), is_far=is_remote(folder)))
+    return [parts[first : first + cols] for first in range(0, len(parts), cols)]
 
 
 def _tiff(parts: list[list[Part]], pyramid: Pyramid, template: tiff.Directory, folder: Path) -> Iterator[bytes]:
     """The file, piece by piece."""
-    shared = _make_shared_levels(parts, pyramid, folder)
+    is_far = any(is_remote(part.source) for row in parts for part in row)
+    shared = _make_shared_levels(parts, pyramid, folder, is_far)
     local = range(pyramid.local_levels)
     counts = [_gather_counts(parts, pyramid, level) for level in local] + [level.counts for level in shared]
     head, size = _encode_head(pyramid, template, counts)
     written = 0
     # From the smallest level to the largest: who wants an overview needs the beginning of the file alone.
-    smaller, larger = reversed(shared), (_level(parts, pyramid, number) for number in reversed(local))
+    smaller, larger = reversed(shared), (_level(parts, pyramid, number, is_far) for number in reversed(local))
     for piece in chain([head], chain.from_iterable(map(_shared_tiles, smaller)), chain.from_iterable(larger)):
         yield piece
         written += len(piece)
@@ -158,11 +158,14 @@ def _shared_tiles(level: _SharedLevel) -> Iterator[bytes]:
             yield piece
 
 
-def _level(parts: list[list[Part]], pyramid: Pyramid, level: int) -> Iterator[bytes]:
-    for row_of_parts in parts:
-        for row in range(pyramid.block_tiles(*row_of_parts[0].block, level).height):
-            for part in row_of_parts:
-                yield part.run(level, row)
+def _level(parts: list[list[Part]], pyramid: Pyramid, level: int, is_far: bool) -> Iterator[bytes]:
+    runs = (
+        partial(part.run, level, row)
+        for row_of_parts in parts
+        for row in range(pyramid.block_tiles(*row_of_parts[0].block, level).height)
+        for part in row_of_parts
+    )
+    return ask_ahead(lambda run: run(), runs, is_far=is_far)
 
 
 def _gather_counts(parts: list[list[Part]], pyramid: Pyramid, level: int) -> NDArray[np.uint32]:
@@ -173,7 +176,7 @@ def _gather_counts(parts: list[list[Part]], pyramid: Pyramid, level: int) -> NDA
     return counts
 
 
-def _make_shared_levels(parts: list[list[Part]], pyramid: Pyramid, folder: Path) -> list[_SharedLevel]:
+def _make_shared_levels(parts: list[list[Part]], pyramid: Pyramid, folder: Path, is_far: bool) -> list[_SharedLevel]:
     """Make the levels whose tiles belong to several blocks, all in one pass over the first one's pixels."""
     made = [
         _SharedLevel(folder / f"level{level}", np.zeros(pyramid.tiles(level), np.uint32))
@@ -181,7 +184,7 @@ def _make_shared_levels(parts: list[list[Part]], pyramid: Pyramid, folder: Path)
     ]
     if made:
         with ExitStack() as files:
-            rows = _rest_rows(parts, pyramid)
+            rows = _rest_rows(parts, is_far)
             for level in made:
                 rows = _encode_level(rows, level, files.enter_context(level.path.open("wb")), pyramid)
             for _ in rows:  # pulls the rows through all levels
@@ -189,10 +192,10 @@ def _make_shared_levels(parts: list[list[Part]], pyramid: Pyramid, folder: Path)
     return made
 
 
-def _rest_rows(parts: list[list[Part]], pyramid: Pyramid) -> Iterator[NDArray[np.uint8]]:
+def _rest_rows(parts: list[list[Part]], is_far: bool) -> Iterator[NDArray[np.uint8]]:
     """The first shared level, one row of blocks at a time."""
     for row_of_parts in parts:
-        yield np.concatenate([part.rest() for part in row_of_parts], axis=2)
+        yield np.concatenate(list(ask_ahead(Part.rest, row_of_parts, is_far=is_far)), axis=2)
 
 
 def _encode_level(

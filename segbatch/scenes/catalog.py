@@ -15,6 +15,7 @@ from segbatch.config import LabelledSceneEntry, Role, Scenes
 from segbatch.errors import InputError
 from segbatch.geometry import Window
 from segbatch.redaction import redact, without_query
+from segbatch.storage import ObjectPath, is_store_url, place
 
 _T = TypeVar("_T", bound=Hashable)
 WINDOW_COLUMNS = ("col_off", "row_off", "width", "height")
@@ -130,6 +131,8 @@ def expand(
         # A folder called 'site [1]' is no pattern.
         pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
         images = sorted(glob.glob(pattern, recursive=True))
+    elif is_store_url(image) and glob.has_magic(image):
+        images = _match_objects(image)
     if not images and not may_be_none:
         raise InputError(f"No image matches {path}.")
     if label is not None and len(images) > 1 and "{name}" not in label:
@@ -148,6 +151,23 @@ def expand(
         )
         for found in images
     ]
+
+
+def _match_objects(pattern: str) -> list[str]:
+    """URLs of the objects that match, in order.
+
+    Raises:
+        InputError: The store cannot be asked.
+    """
+    steps = pattern.split("/")
+    first = next(number for number, step in enumerate(steps) if glob.has_magic(step))
+    try:
+        if "?" not in pattern and place(pattern).is_file():  # a name with brackets
+            return [pattern]
+        folder = ObjectPath("/".join(steps[:first]))
+        return sorted(str(found) for found in folder.glob("/".join(steps[first:])))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{pattern} cannot be listed: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def read_table(

@@ -4,9 +4,10 @@
 Where it must (what is appended to, renamed or locked), it asks `is_remote`.
 """
 
+from segbatch.storage.ahead import ask_ahead
 from segbatch.storage.fetch import local_copy
-from segbatch.storage.objects import ChangedError, ObjectPath, QuickPath
-from segbatch.storage.place import is_remote, is_url, place
+from segbatch.storage.objects import ChangedError, NoCredentialsError, ObjectPath, QuickPath
+from segbatch.storage.place import is_remote, is_store_url, is_url, place
 from segbatch.storage.staging import (
     PARTIAL,
     move,
@@ -21,9 +22,12 @@ from segbatch.storage.staging import (
 __all__ = [
     "PARTIAL",
     "ChangedError",
+    "NoCredentialsError",
     "ObjectPath",
     "QuickPath",
+    "ask_ahead",
     "is_remote",
+    "is_store_url",
     "is_url",
     "local_copy",
     "move",

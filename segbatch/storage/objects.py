@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from io import BytesIO, StringIO
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
@@ -58,6 +59,9 @@ MARK = "zarr.json"
 _NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "fd00:ec2::254", "Missing AccessKeyId")
 """In errors: machines in the cloud ask these addresses for the role that they have, as the last resort."""
 
+_UNSIGNED = {"s3": "AWS_NO_SIGN_REQUEST", "gs": "GS_NO_SIGN_REQUEST", "az": "AZURE_NO_SIGN_REQUEST"}
+_YES = ("YES", "TRUE", "ON", "1")
+
 _LONGEST = 300
 """Characters of an error that people are shown."""
 
@@ -78,6 +82,10 @@ class ObjectStat(NamedTuple):
 
 class ChangedError(OSError):
     """An object is not, or no longer, what a conditional write expected."""
+
+
+class NoCredentialsError(PermissionError):
+    """This process has nothing to show to the store."""
 
 
 class ObjectPath(PurePosixPath):
@@ -173,23 +181,34 @@ class ObjectPath(PurePosixPath):
 
     def iterdir(self) -> Iterator[Self]:
         """What is directly below it."""
-        with _errors(self):
-            found = obstore.list_with_delimiter(self._store, self._key or None)
-        names = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
-        for name in (name.rstrip("/") for name in names):
-            if name != self._key:  # else an empty object that other programs put there for a folder
-                yield self / posixpath.basename(name)
+        yield from chain(*self._list())
 
     def glob(self, pattern: str) -> Iterator[Self]:
-        """What is below it and matches, a part of the pattern for each step; ``**`` is not known."""
+        """What is below it and matches, a part of the pattern for each step; ``**`` is any number of steps.
+
+        As pathlib, and unlike a shell, a star matches names that begin with a dot.
+        """
         first, slash, rest = pattern.partition("/")
-        for entry in self.iterdir():
-            # As pathlib, and unlike a shell, a star matches names that begin with a dot.
-            if fnmatchcase(entry.name, first):
-                if rest:
-                    yield from entry.glob(rest)
-                elif not slash or entry.is_dir():
-                    yield entry
+        folders, objects = self._list()
+        if first == "**" and rest:
+            yield from self.glob(rest)
+            for folder in folders:
+                yield from folder.glob(pattern)
+            return
+        for folder in folders:
+            if fnmatchcase(folder.name, first):
+                yield from folder.glob(rest) if rest else [folder]
+        if not slash:
+            yield from (path for path in objects if fnmatchcase(path.name, first))
+
+    def _list(self) -> tuple[list[Self], list[Self]]:
+        """What is directly below it: what has something below it, and objects."""
+        with _errors(self):
+            found = obstore.list_with_delimiter(self._store, self._key or None)
+        names = [name.rstrip("/") for name in found["common_prefixes"]], [item["path"] for item in found["objects"]]
+        # An object of this very name is an empty one that other programs put there for a folder.
+        folders, objects = ([self / posixpath.basename(name) for name in kind if name != self._key] for kind in names)
+        return folders, objects
 
     def walk_objects(self) -> Iterator[tuple[Self, ObjectStat]]:
         """Each object below it, at any depth."""
@@ -323,7 +342,11 @@ def _open(scheme: str, bucket: str, prefix: str | None = None, is_quick: bool = 
     is_plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
     options = {**_CLIENT, "allow_http": is_plain} | (_QUICK_CLIENT if is_quick else {})
     retry = _QUICK_RETRY if is_quick else _RETRY
-    return cast("ObjectStore", _STORES[scheme](bucket, prefix=prefix, client_options=options, retry_config=retry))
+    # Of public buckets: GDAL's word for it is the one that users know.
+    public = {"skip_signature": True} if os.environ.get(_UNSIGNED[scheme], "").upper() in _YES else {}
+    return cast(
+        "ObjectStore", _STORES[scheme](bucket, prefix=prefix, client_options=options, retry_config=retry, **public)
+    )
 
 
 @contextmanager
@@ -338,18 +361,24 @@ def _errors(path: ObjectPath) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise PermissionError(13, f"the store refuses it ({_reason(error)})", str(path)) from error
     except BaseError as error:
-        raise OSError(5, _reason(error), str(path)) from error
+        if "404 Not Found" in str(error):  # as of lists
+            raise FileNotFoundError(2, "no such bucket", str(path)) from error
+        raise (NoCredentialsError if _has_none(error) else OSError)(5, _reason(error), str(path)) from error
     except OSError as error:
         if error.errno is not None:
             raise
         # Of uploads in pieces obstore tells as Python's files would, but for number and length.
-        kind = PermissionError if "403" in str(error) else OSError
+        kind = NoCredentialsError if _has_none(error) else PermissionError if "403" in str(error) else OSError
         raise kind(5, _reason(error), str(path)) from error
+
+
+def _has_none(error: Exception) -> bool:
+    return any(mark in str(error) for mark in _NO_CREDENTIALS)
 
 
 def _reason(error: Exception) -> str:
     text = str(error).partition("\n")[0]
-    if any(mark in text for mark in _NO_CREDENTIALS):
+    if _has_none(error):
         return "no credentials were found in the environment, and this machine has no role"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 

@@ -16,6 +16,12 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
+def is_store_url(text: str) -> bool:
+    """Whether it is a URL of an object store, as far as its beginning tells."""
+    found = _URL.match(text)
+    return found is not None and found["scheme"] in SCHEMES
+
+
 def place(text: "str | os.PathLike[str]") -> Path:
     """The file or folder of a path, or of a URL of an object store.
 

@@ -27,8 +27,9 @@ from segbatch.errors import InputError
 from segbatch.inference.ledger import ROWS_OF_AN_OBJECT, LedgerRow, LedgerWriter, forget_scenes, read_ledger
 from segbatch.masks import is_store
 from segbatch.scenes import SceneRef
+from segbatch.scenes.catalog import expand
 from segbatch.scenes.raster import gdal_options
-from segbatch.storage import PARTIAL, ObjectPath, place, remove_tree, write_whole
+from segbatch.storage import PARTIAL, ObjectPath, QuickPath, place, remove_tree, write_whole
 from tests.killing import Killed, kill_at
 
 MakeRaster = Callable[..., str]
@@ -207,6 +208,56 @@ def test_a_schedule_maps_what_is_new_through_kills(
         }
         number += 37
     assert number > 40
+
+
+def test_a_schedule_over_images_in_the_store_sees_what_changed(
+    remote: str,
+    tmp_path: Path,
+    make_raster: MakeRaster,
+    paint: Paint,
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Runs are processes of their own; here they are not, and GDAL keeps what it has read.
+    monkeypatch.setenv("CPL_VSIL_CURL_NON_CACHED", "/vsis3/bucket")
+
+    def send(name: str, seed: int) -> None:
+        """Of the same size, whatever is in it."""
+        file = make_raster(tmp_path / f"{seed}.tif", paint(70, 80, seed), compress="none")
+        write_whole(place(remote) / f"{name}.tif", Path(file).read_bytes())
+
+    def run() -> only_new.Outcome:
+        listed = expand(f"{remote}/*.tif", "/", may_be_none=True)
+        return map_new(make_request(tmp_path / "run", {ref.id: ref.image for ref in listed}))
+
+    def fail(path: ObjectPath) -> None:
+        raise OSError(5, "timed out", str(path))
+
+    send("a", 1)
+    send("b", 2)
+    assert run().run.new == 2
+    assert run().run.skipped == 2
+    before = (tmp_path / "run" / "masks" / "b.tif").read_bytes()
+    send("b", 3)
+    (ObjectPath(remote) / "a.tif").unlink()
+    found = run().run
+    assert (found.changed, found.skipped, found.vanished) == (1, 0, 1)
+    assert (tmp_path / "run" / "masks" / "b.tif").read_bytes() != before
+
+    # A store that is down for a moment costs nothing but the exit code.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QuickPath, "stat", fail)
+        ((scene, why),) = run().failed
+    assert (scene, "does not say whether it has changed" in why) == ("b", True)
+    assert (tmp_path / "run" / "masks" / "b.tif").is_file()
+    assert run().run.skipped == 1
+    assert "not mapped again" not in capsys.readouterr().err
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segbatch.commands.conclude.etag", lambda _: None)
+        run()
+    assert f"1 scene such as {remote}/b.tif: the store does not tell" in capsys.readouterr().err
 
 
 def test_a_ledger_of_many_rows_is_few_objects(remote: str) -> None:

@@ -17,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from segbatch.classes import ClassTable
 from segbatch.inference import finish as finish_module
-from segbatch.inference.files import BlockWriter, cog_path, has_parts, parts_path
+from segbatch.inference.files import BlockWriter, MaskFiles, cog_path, parts_path
 from segbatch.inference.finish import finish_scene, is_finished, mask_path
 from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.settings import Product, Settings
@@ -107,20 +107,20 @@ def cogs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.mark.parametrize("formats", FORMATS)
 def test_the_files_that_are_wanted_are_there(tmp_path: Path, formats: list[Any]) -> None:
     writer = write_all(tmp_path, formats, ())
-    assert is_finished(tmp_path, "a", formats) == (formats == ["zarr"])
+    assert is_finished(MaskFiles(tmp_path), "a", formats) == (formats == ["zarr"])
     assert finish(writer, ()) == ""
     expected = {"cog": ["a.tif", "a.tif.aux.xml"], "zarr": ["a.zarr"]}
     assert names(tmp_path) == sorted(name for format_ in formats for name in expected[format_])
-    assert is_finished(tmp_path, "a", formats)
+    assert is_finished(MaskFiles(tmp_path), "a", formats)
     assert mask_path(tmp_path, "a", formats).exists()
 
 
 @pytest.mark.parametrize("formats", FORMATS)
 def test_products_have_files_of_their_own(tmp_path: Path, formats: list[Any]) -> None:
     writer = write_all(tmp_path, formats)
-    assert is_finished(tmp_path, "a", formats, PRODUCTS) == (formats == ["zarr"])
+    assert is_finished(MaskFiles(tmp_path, PRODUCTS), "a", formats, PRODUCTS) == (formats == ["zarr"])
     assert finish(writer) == ""
-    assert is_finished(tmp_path, "a", formats, PRODUCTS)
+    assert is_finished(MaskFiles(tmp_path, PRODUCTS), "a", formats, PRODUCTS)
     cogs = {"a.tif", "a.tif.aux.xml", "confidence/a.tif", "probabilities/a.tif"} if "cog" in formats else set()
     assert {name for name in files_of(tmp_path) if not name.startswith("a.zarr/")} == cogs
     assert (tmp_path / "a.zarr").exists() == ("zarr" in formats)
@@ -174,29 +174,29 @@ def test_finishing_twice_changes_nothing(tmp_path: Path) -> None:
 
 def test_an_earlier_cog_is_no_obstacle(tmp_path: Path) -> None:
     finish(write_all(tmp_path, ["cog", "zarr"]))
-    assert is_finished(tmp_path, "a", ["zarr"], PRODUCTS)
+    assert is_finished(MaskFiles(tmp_path, PRODUCTS), "a", ["zarr"], PRODUCTS)
 
 
 def test_a_store_that_is_no_longer_wanted_goes(tmp_path: Path, cogs: dict[str, bytes]) -> None:
     finish(write_all(tmp_path, ["cog", "zarr"]))
-    assert not is_finished(tmp_path, "a", ["cog"], PRODUCTS)
+    assert not is_finished(MaskFiles(tmp_path, PRODUCTS), "a", ["cog"], PRODUCTS)
     assert finish(make_writer(tmp_path, ["cog"])) == ""
     assert files_of(tmp_path) == cogs
 
 
 def test_parts_that_are_no_longer_wanted_go(tmp_path: Path) -> None:
     write_all(tmp_path, ["cog"])
-    assert not is_finished(tmp_path, "a", ["zarr"], PRODUCTS)
+    assert not is_finished(MaskFiles(tmp_path, PRODUCTS), "a", ["zarr"], PRODUCTS)
     assert finish(make_writer(tmp_path, ["zarr"])) == ""
     assert names(tmp_path) == ["a.zarr"]
-    assert is_finished(tmp_path, "a", ["zarr"], PRODUCTS)
+    assert is_finished(MaskFiles(tmp_path, PRODUCTS), "a", ["zarr"], PRODUCTS)
 
 
 def test_a_product_that_is_missing_is_made(tmp_path: Path, cogs: dict[str, bytes]) -> None:
     finish(write_all(tmp_path, ["cog", "zarr"]))
     cog_path(tmp_path, "a", "confidence").unlink()
-    assert is_finished(tmp_path, "a", ["cog", "zarr"])
-    assert not is_finished(tmp_path, "a", ["cog", "zarr"], PRODUCTS)
+    assert is_finished(MaskFiles(tmp_path), "a", ["cog", "zarr"])
+    assert not is_finished(MaskFiles(tmp_path, PRODUCTS), "a", ["cog", "zarr"], PRODUCTS)
     assert finish(make_writer(tmp_path, ["cog"])) == ""
     assert files_of(tmp_path) == cogs
 
@@ -221,7 +221,7 @@ def test_parts_that_are_missing_are_made_from_shards(
 
 def test_blocks_that_were_written_without_parts_give_the_same_cogs(tmp_path: Path, cogs: dict[str, bytes]) -> None:
     write_all(tmp_path, ["zarr"])
-    assert not has_parts(tmp_path, "a")
+    assert not MaskFiles(tmp_path).has_parts("a")
     assert finish(make_writer(tmp_path, ["cog"])) == ""
     assert files_of(tmp_path) == cogs
 
@@ -393,11 +393,11 @@ def test_a_kill_at_any_step_is_made_good_by_the_next_call(
         masks = tmp_path / str(at)
         run(masks, at)
         sound = whole_files_of(masks)
-        if is_finished(masks, "a", formats, products):
+        if is_finished(MaskFiles(masks, products), "a", formats, products):
             assert sound == expected
         for name in sound.keys() & expected.keys():
             assert sound[name] == expected[name]  # what stands under its name is whole
         assert finish(make_writer(masks, formats), products) == ""
         assert whole_files_of(masks) == expected
-        assert is_finished(masks, "a", formats, products)
+        assert is_finished(MaskFiles(masks, products), "a", formats, products)
         shutil.rmtree(masks)

@@ -556,8 +556,8 @@ def test_a_file_of_more_than_four_gigabytes(tmp_path: Path, monkeypatch: pytest.
             counts.flat[1:-1] = tile_bytes
         return counts
 
-    def pieces(parts: Any, pyramid: Pyramid, level: int) -> Iterator[bytes]:
-        run = b"".join(pieces_of_level(parts, pyramid, level))
+    def pieces(parts: Any, pyramid: Pyramid, level: int, is_far: bool) -> Iterator[bytes]:
+        run = b"".join(pieces_of_level(parts, pyramid, level, is_far))
         if level > 0:
             yield run
             return

@@ -24,6 +24,7 @@ from segbatch.scenes.catalog import (
     with_known_ids,
     with_unique_ids,
 )
+from segbatch.storage import place, write_whole
 
 
 def touch(folder: Path, *names: str) -> list[str]:
@@ -44,6 +45,21 @@ def test_a_glob_is_all_it_matches_in_order(tmp_path: Path) -> None:
     assert [ref.image for ref in expand("*.tif", str(tmp_path))] == [a, b]
     assert [ref.image for ref in expand("**/*.tif", str(tmp_path))] == [a, b, deep]
     assert [ref.id for ref in expand("[ab].tif", str(tmp_path))] == ["a", "b"]
+
+
+def test_a_glob_of_objects_is_all_it_matches_in_order(remote: str) -> None:
+    for name in ("b.tif", "a.tif", "a.txt", "deep/er/c.tif", "site [1].tif"):
+        write_whole(place(remote) / name, b"")
+    root = "/ignored"
+    assert [ref.image for ref in expand(f"{remote}/?.tif", root)] == [f"{remote}/a.tif", f"{remote}/b.tif"]
+    assert [ref.id for ref in expand(f"{remote}/*/*/*.tif", root)] == ["c"]
+    assert [ref.id for ref in expand(f"{remote}/**/[bc].tif", root, label="/labels/{name}.tif")] == ["b", "c"]
+    assert [ref.image for ref in expand(f"{remote}/site [1].tif", root)] == [f"{remote}/site [1].tif"]
+    with pytest.raises(InputError, match=re.escape(f"No image matches {remote}/*.png")):
+        expand(f"{remote}/*.png", root)
+    assert expand(f"{remote}/*.png", root, may_be_none=True) == []
+    with pytest.raises(InputError, match=r"s3://nowhere/\*\.tif cannot be listed: no such bucket"):
+        expand("s3://nowhere/*.tif", root)
 
 
 def test_each_image_of_a_glob_has_its_own_label(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from segbatch.errors import InputError
 from segbatch.scenes import open_scene
+from segbatch.scenes import remote as remote_files
 from segbatch.scenes.remote import etag
+from segbatch.storage import NoCredentialsError, ObjectPath, QuickPath
 
 HEADERS = {
     "/tagged.tif": {"ETag": '"abc"', "Last-Modified": "Tue, 24 Nov 2026 00:00:00 GMT"},
@@ -62,6 +64,38 @@ def test_what_is_not_on_the_web_has_none(uri: str) -> None:
     assert etag(uri) is None
 
 
+def test_objects_have_one_that_changes_with_them(remote: str) -> None:
+    image = ObjectPath(remote) / "a.tif"
+    assert etag(str(image)) is None  # whoever opens it says that it is not there
+    image.put(b"one")
+    first = etag(str(image))
+    assert first == etag(str(image))
+    image.put(b"two")
+    assert etag(str(image)) not in (None, first)
+
+
+def test_a_store_that_refuses_is_not_asked_for_long(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(path: ObjectPath) -> None:
+        asked.append(path)
+        raise NoCredentialsError(13, "no credentials were found", str(path))
+
+    monkeypatch.setattr(remote_files, "_unknown", set())
+    monkeypatch.setattr(QuickPath, "stat", refuse)
+    assert [etag(f"{remote}/{name}.tif") for name in "abc"] == [None] * 3
+    assert len(asked) == 1
+
+
+def test_a_store_that_does_not_answer_is_named(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: ObjectPath) -> None:
+        raise OSError(5, "timed out", str(path))
+
+    monkeypatch.setattr(QuickPath, "stat", fail)
+    with pytest.raises(InputError, match=r"a\.tif does not say whether it has changed: timed out\."):
+        etag(f"{remote}/a.tif")
+
+
 SERVER = """
 import sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +117,8 @@ class Busy(BaseHTTPRequestHandler):
             body, code = body[int(first) : int(last) + 1], 206
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
+        if body:
+            self.send_header("ETag", '"of a.tif"')
         if code == 206:
             self.send_header("Content-Range", f"bytes {first}-{int(first) + len(body) - 1}/{len(content)}")
         self.end_headers()
@@ -123,6 +159,19 @@ def busy(tmp_path: Path, make_raster: Callable[..., str]) -> Iterator[Callable[[
 def test_a_server_that_is_busy_is_asked_again(busy: Callable[[list[str]], str]) -> None:
     with open_scene(busy(["503"])) as scene:
         assert (scene.info.width, scene.info.height) == (30, 20)
+
+
+def test_a_server_that_is_busy_is_asked_again_for_the_tag(
+    busy: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tag that is missing once would be another version."""
+    monkeypatch.setattr(remote_files, "_PAUSES", (0.0, 0.0, None))
+    assert etag(busy(["503", "429"])) == '"of a.tif"'
+    assert etag(busy(["403"])) is None
+    with pytest.raises(InputError, match=r"a\.tif does not say whether it has changed: Service Unavailable\."):
+        etag(busy(["503"] * 3))
+    with pytest.raises(InputError, match=r"does not say whether it has changed: .*refused"):
+        etag("http://127.0.0.1:9/a.tif")
 
 
 def test_a_server_that_says_nothing_is_given_up(

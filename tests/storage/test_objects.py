@@ -67,7 +67,7 @@ def test_what_is_below_is_listed(root: ObjectPath, tmp_path: Path) -> None:
         (root / name).put(b"")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    for pattern in ("*", "*.json", "*/*.json", "a/*", "*/", "x.json", "nothing*"):
+    for pattern in ("*", "*.json", "*/*.json", "a/*", "*/", "x.json", "nothing*", "**/*.json", "**/b/*", "a/**/*.json"):
         found = sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
         assert found == sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern)), pattern
     assert sorted(path.name for path in root.iterdir()) == sorted(path.name for path in tmp_path.iterdir())
