@@ -1,4 +1,4 @@
-"""A Ray cluster of real processes: a head without CPUs and nodes of one CPU, each with a raylet of its own."""
+"""A Ray cluster of real processes: a head without CPUs and nodes (of one CPU, if nothing else is said)."""
 
 import re
 import shutil
@@ -42,10 +42,12 @@ class Place:
     Args:
         ip: Its address; None for Ray's choice.
         prefix: Words before its command, as those that enter a network namespace.
+        resources: Words that say what the node has.
     """
 
     ip: str | None = None
     prefix: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ("--num-cpus=1",)
 
 
 @dataclass
@@ -54,13 +56,13 @@ class Cluster:
 
     Args:
         folder: For logs.
-        notes: Of the probe, in all processes.
+        notes: Of the probe, in all processes; None for no probe.
         head_place: Where the head is.
         places: Where the nodes are.
     """
 
     folder: Path
-    notes: Path
+    notes: Path | None
     head_place: Place = Place()
     places: Sequence[Place] = (Place(), Place())
     nodes: list[Command] = field(default_factory=list)
@@ -107,7 +109,7 @@ class Cluster:
 
     def start_node(self, place: Place) -> None:
         """Start a node and wait until it has joined."""
-        node = self._start(place, f"--address={self.address}", "--num-cpus=1")
+        node = self._start(place, f"--address={self.address}", *place.resources)
         self.where[node.pid] = place
         self.nodes.append(node)
 
