@@ -1,7 +1,6 @@
 """Map what is new: what a schedule does with a list of scenes that grows, changes and shrinks."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -42,7 +41,7 @@ from segbatch.inference.plan import differences, scene_fingerprint
 from segbatch.models.card import bundle_hash, read_card
 from segbatch.redaction import redact
 from segbatch.scenes.catalog import with_known_ids
-from segbatch.storage import is_store_url
+from segbatch.storage import is_store_url, write_whole
 from segbatch.tracing import check_tracing
 
 
@@ -201,7 +200,7 @@ def _map(request: Request, found: Found, crew: Crew, clock: dict[str, float]) ->
     planned = replace(found.planned, scenes=found.todo)
     beside = replace(request, folder=staged, refs=[scene.ref for scene in found.todo])
     if planned.choice.settings.precision == "int8":
-        shutil.copyfile(int8_path(request, planned.choice), int8_path(beside, planned.choice))
+        write_whole(int8_path(beside, planned.choice), int8_path(request, planned.choice).read_bytes())
     with metered(request.folder, "mapping", crew.held, clock["start"]):
         problems, last = map_scenes(beside, planned, crew, clock)
     if not problems:

@@ -35,7 +35,7 @@ from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
 from segbatch.models.profile import kind
 from segbatch.runtime import Resources
-from segbatch.storage import is_remote, local_copy
+from segbatch.storage import local_copy, place
 from segbatch.telemetry import Meter
 from segbatch.tracing import check_tracing, tracing
 
@@ -93,10 +93,8 @@ def predict(request: Request) -> dict[str, Any]:
 
 def quantized(opened: Opened, crew: Crew, choice: Choice) -> Choice:
     """Make the run's model in int8, where it is not there yet, and note what it is worth."""
-    if is_remote(opened.request.folder.path):
-        raise InputError(f"precision int8 needs a run in a folder, and {opened.request.folder.path} is none.")
     job = quantization(opened.request, opened.card, opened.scenes, crew.workers, choice)
-    if Path(job.path).exists():
+    if place(job.path).exists():
         return choice
     speeds = crew.quantize(job).speeds
     found, usual = speeds.get(kind(choice.settings.backend, "int8")), speeds[REFERENCE]

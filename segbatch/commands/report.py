@@ -20,7 +20,7 @@ from segbatch.redaction import redact
 from segbatch.report.summary import RunSummary, SceneResult, Schedule
 from segbatch.report.write import write_report, write_training_report
 from segbatch.scenes import SceneRef
-from segbatch.storage import is_url, place
+from segbatch.storage import ask_ahead, is_remote, is_url, place
 
 
 def rebuild(folder: RunFolder) -> dict[str, Any] | None:
@@ -64,9 +64,11 @@ def report(folder: RunFolder, refs: Iterable[SceneRef] = ()) -> dict[str, Any]:
     """
     record, given = RunRecord.load(folder), {ref.id: ref for ref in refs}
     tallies = tally_ledger(folder.ledger, record.blocks, len(record.classes))
-    scenes = tuple(
-        _result(folder.path, _readable(scene, given.get(scene.id)), tallies[scene.id]) for scene in record.scenes
-    )
+
+    def result(scene: SceneRecord) -> SceneResult:
+        return _result(folder.path, _readable(scene, given.get(scene.id)), tallies[scene.id])
+
+    scenes = tuple(ask_ahead(result, record.scenes, is_far=is_remote(folder.path)))
     mapped = [scene for scene, result in zip(record.scenes, scenes, strict=True) if result.error is None]
     cost = run_cost(folder, mapped)
     if cost is not None:

@@ -5,7 +5,7 @@ Where it must (what is appended to, renamed or locked), it asks `is_remote`.
 """
 
 from segbatch.storage.ahead import ask_ahead
-from segbatch.storage.fetch import local_copy
+from segbatch.storage.fetch import local_copy, local_file
 from segbatch.storage.objects import ChangedError, NoCredentialsError, ObjectPath, QuickPath
 from segbatch.storage.place import is_remote, is_store_url, is_url, place
 from segbatch.storage.staging import (
@@ -30,6 +30,7 @@ __all__ = [
     "is_store_url",
     "is_url",
     "local_copy",
+    "local_file",
     "move",
     "move_over",
     "place",

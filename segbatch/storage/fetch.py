@@ -5,6 +5,7 @@ import os
 import stat
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from segbatch.storage.objects import ObjectPath
@@ -27,15 +28,32 @@ def local_copy(folder: str | Path) -> Path:
         for path, status in found.walk_objects()
         if not any(part.startswith(".") for part in path.relative_to(found).parts)
     ]
+    return _fetch(objects, found)
+
+
+def local_file(file: str | Path) -> Path:
+    """The file itself, or a copy of the object; see `local_copy`.
+
+    Raises:
+        OSError: The store cannot be read, or there is no such object.
+    """
+    found = place(file)
+    if not is_remote(found):
+        return found
+    return _fetch([(found, found.stat().version)], found.parent) / found.name
+
+
+def _fetch(objects: Sequence[tuple[ObjectPath, str]], root: ObjectPath) -> Path:
+    """A local folder with the objects, of these versions, by their names below the root."""
     digest = hashlib.sha256(repr(sorted((str(path), version) for path, version in objects)).encode()).hexdigest()
     target = _cache() / digest[:32]
     if not target.is_dir():
         scratch = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         for path, _ in objects:
-            file = scratch / path.relative_to(found).as_posix()
+            file = scratch / path.relative_to(root).as_posix()
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(path.read_bytes())
-        _settle(scratch, target, found)
+        _settle(scratch, target, root)
     return target
 
 

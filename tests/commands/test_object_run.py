@@ -369,11 +369,33 @@ def test_workers_write_to_the_store_themselves(
     assert names(there) == names(here)
 
 
+def test_the_model_in_int8_is_there_too(
+    remote: str, tmp_path: Path, tiny_bundle: Path, images: dict[str, str], make_request: MakeRequest
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    how = {"core": "auto", "backend": "onnx", "precision": "int8"}
+    predict(make_request(tmp_path / "run", images, bundle=bundle, inference=how))
+    predict(make_request(place(remote) / "run", images, bundle=bundle, inference=how))
+    (model,) = (tmp_path / "run").glob("model-int8-*.onnx")
+    found = objects(f"{remote}/run")
+    assert found[model.name] == model.read_bytes()
+    assert masks(found) == {
+        str(file.relative_to(tmp_path / "run")): file.read_bytes()
+        for file in (tmp_path / "run" / "masks").rglob("*")
+        if file.is_file()
+    }
+    # Of a schedule the first run's model serves the next ones.
+    small = {"small": images["small"]}
+    for listed, new in ((small, 1), (images, 1)):
+        request = make_request(place(remote) / "nightly", listed, bundle=bundle, inference=how)
+        assert map_new(request).run.new == new
+    (kept,) = (name for name in objects(f"{remote}/nightly") if name.startswith("model-int8-"))
+    assert kept.endswith(".onnx")
+
+
 def test_what_cannot_be_done_there_is_said_before_it_begins(
     remote: str, images: dict[str, str], make_request: MakeRequest
 ) -> None:
-    with pytest.raises(InputError, match="precision int8 needs a run in a folder"):
-        predict(make_request(place(remote), images, inference={"precision": "int8", "backend": "openvino"}))
     with pytest.raises(InputError, match="cannot be written to") as caught:
         predict(make_request(place("s3://nowhere/run"), images))
     assert "\n" not in str(caught.value)

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from segbatch.errors import InputError
 from segbatch.models.backends import missing
 from segbatch.models.backends.forward import UnsupportedError
 from segbatch.models.backends.mapper import Mapper
+from segbatch.storage import local_file
 
 NAMES = ("pixels", "valid")
 """Of the graph's inputs."""
@@ -54,16 +54,20 @@ def refused(backend: str, reason: Exception) -> UnsupportedError:
 
 
 def quantized_file(path: str | None) -> str:
-    """The path of a quantized model that is there.
+    """The local path of a quantized model that is there.
 
     Raises:
         InputError: It is not.
     """
     if path is None:
         raise InputError("precision int8 needs a model that was quantized with windows of your scenes; there is none.")
-    if not Path(path).is_file():
+    try:
+        file = local_file(path)
+    except OSError as error:
+        raise InputError(f"The quantized model {path} cannot be read: {error.strerror or error}.") from error
+    if not file.is_file():
         raise InputError(f"The quantized model {path} does not exist.")
-    return path
+    return str(file)
 
 
 def check_shape(path: str, shape: Sequence[int], pixels: torch.Tensor) -> None:

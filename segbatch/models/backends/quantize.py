@@ -10,7 +10,7 @@ import torch
 from segbatch.models.backends import missing
 from segbatch.models.backends.export import NAMES, to_onnx
 from segbatch.models.backends.mapper import Mapper
-from segbatch.storage import staging_folder
+from segbatch.storage import move, place, staging_folder
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
 """(pixels, valid), as `Mapper.forward` takes them."""
@@ -68,7 +68,8 @@ def quantize(
     mapper = Mapper(model, mean, std).eval()
     small = next(_tiles(windows))
     large = windows[0] if shape is None else _like(small, *shape)
-    with staging_folder(Path(path)) as folder:
+    file = place(path)
+    with staging_folder(file) as folder:
         # The ranges are measured on the network for small windows, which names its values as the one for large ones.
         for inputs, reader in ((small, Reader()), (large, None)):
             pixels, valid = inputs
@@ -90,7 +91,7 @@ def quantize(
                 reduce_range=True,
                 calibration_cache_path=folder / "ranges.json",
             )
-        (folder / "model.onnx").replace(path)
+        move(folder / "model.onnx", file)
 
 
 def _tiles(windows: Sequence[Inputs]) -> Iterator[Inputs]:
