@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segbatch.classes import ClassTable
 from segbatch.errors import SegbatchError
-from segbatch.inference.files import BlockWriter, cog_path, drop_parts, has_parts, parts_path, store_path
+from segbatch.inference.files import BlockWriter, MaskFiles, cog_path, drop_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.settings import Settings
 from segbatch.masks import create_store, part_path, read_window
@@ -106,7 +106,7 @@ def test_without_cogs_there_are_no_parts(tmp_path: Path) -> None:
     for number in range(6):
         writer.write(SCENE, number, block_of(number))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
-    assert not has_parts(tmp_path, "a")
+    assert not MaskFiles(tmp_path).has_parts("a")
 
 
 def test_a_block_of_nodata_leaves_nothing(tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ def test_parts_of_other_scenes_stay(tmp_path: Path) -> None:
     writer.write(SCENE, 0, block_of(0))
     other = make_plan("b")
     writer.write_part(other, 0, "class_mask", block_of(0)["class_mask"])
-    assert has_parts(tmp_path, "a")
+    assert MaskFiles(tmp_path).has_parts("a")
     drop_parts(tmp_path, "a")
-    assert not has_parts(tmp_path, "a")
-    assert has_parts(tmp_path, "b")
+    assert not MaskFiles(tmp_path).has_parts("a")
+    assert MaskFiles(tmp_path).has_parts("b")
     drop_parts(tmp_path, "b")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
     drop_parts(tmp_path, "b")
@@ -190,3 +190,20 @@ def test_pixels_that_do_not_fit_the_block_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="are needed"):
         writer.write(SCENE, 2, block_of(0))
     assert files_of(tmp_path) == before
+
+
+def test_which_files_there_are_is_seen_at_once(tmp_path: Path) -> None:
+    """A store counts with the file that is written last and removed first."""
+    for name in ("a.tif", "confidence/a.tif", "a.zarr/zarr.json", "b.zarr/class_mask/zarr.json", ".parts/b/class_mask"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = MaskFiles(tmp_path, ["confidence", "probabilities"])
+    assert [found.has_cog("a", name) for name in ("class_mask", "confidence", "probabilities")] == [True, True, False]
+    assert not found.has_cog("b")
+    assert [(found.has_store(scene), found.has_remains(scene)) for scene in "abc"] == [
+        (True, True),
+        (False, True),
+        (False, False),
+    ]
+    assert [found.has_parts(scene) for scene in "ab"] == [False, True]
+    assert not MaskFiles(tmp_path / "nowhere").has_cog("a")
