@@ -3,8 +3,9 @@
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from http.client import HTTPException
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from segbatch.errors import InputError
 from segbatch.redaction import is_redacted, redact
@@ -50,9 +51,10 @@ def etag(uri: str) -> str | None:
 
 
 def _tag_on_the_web(uri: str) -> str | None:
+    address, headers = _without_password(uri)
     for pause in _PAUSES:
         try:
-            request = urllib.request.Request(uri, method="HEAD")  # noqa: S310 - of the web, as was seen to above
+            request = urllib.request.Request(address, headers=headers, method="HEAD")  # noqa: S310 - of the web, see above
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
                 found: str | None = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
                 return found
@@ -63,6 +65,16 @@ def _tag_on_the_web(uri: str) -> str | None:
                 raise
             time.sleep(pause)
     raise AssertionError("the last attempt raises")
+
+
+def _without_password(uri: str) -> tuple[str, dict[str, str]]:
+    """The address, and the header that says what it said of user and password, which urllib does not know there."""
+    found = urlsplit(uri)
+    if found.username is None:
+        return uri, {}
+    known = f"{unquote(found.username)}:{unquote(found.password or '')}"
+    basic = b64encode(known.encode()).decode()
+    return found._replace(netloc=found.netloc.rpartition("@")[2]).geturl(), {"Authorization": f"Basic {basic}"}
 
 
 def _tag_in_a_store(uri: str) -> str | None:

@@ -26,6 +26,8 @@ HEADERS = {
 class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         found = HEADERS.get(self.path)
+        if self.path == "/mine.tif" and self.headers.get("Authorization") == "Basic bWU6YSBi":  # me:a b
+            found = {"ETag": '"of mine"'}
         self.send_response(404 if found is None else 200)
         for name, value in (found or {}).items():
             self.send_header(name, value)
@@ -59,7 +61,12 @@ def test_the_tag_of_a_version(server: str, path: str, expected: str | None) -> N
     assert etag(server + path) == expected
 
 
-@pytest.mark.parametrize("uri", ["/data/a.tif", "s3://bucket/a.tif", "/vsicurl/http://a/b.tif", "http://"])
+def test_an_address_with_a_password_is_asked_with_it(server: str) -> None:
+    assert etag(f"{server}/mine.tif") is None
+    assert etag(f"{server.replace('//', '//me:a%20b@')}/mine.tif") == '"of mine"'
+
+
+@pytest.mark.parametrize("uri", ["/data/a.tif", "s3://", "/vsicurl/http://a/b.tif", "http://"])
 def test_what_is_not_on_the_web_has_none(uri: str) -> None:
     assert etag(uri) is None
 
