@@ -34,7 +34,9 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 
 
-Config = Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG")]
+Config = Annotated[
+    Path, typer.Argument(help="The run's configuration, a YAML file.", metavar="CONFIG", parser=as_place)
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration, as training.epochs=10."),

@@ -55,13 +55,22 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
         TrainingError: Training failed.
     """
     folder = RunFolder.of(config.output)
-    if str(folder.path).startswith("az://"):
-        raise InputError(f"Ray Train cannot keep checkpoints in {folder.path}. Choose a folder, s3:// or gs://.")
+    refuse_azure(folder)
     check_tracing()
     scenes = scenes or open_labelled(config)
     folder.create()
     with hold(folder):
         return _train(config, folder, overwrite, scenes)
+
+
+def refuse_azure(folder: RunFolder) -> None:
+    """Trainings keep their checkpoints where Ray can.
+
+    Raises:
+        InputError: It cannot in this folder.
+    """
+    if str(folder.path).startswith("az://"):
+        raise InputError(f"Ray Train cannot keep checkpoints in {folder.path}. Choose a folder, s3:// or gs://.")
 
 
 def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labelled) -> Path:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from segbatch.commands.progress import counted, duration, say
 from segbatch.config import RunConfig, Settings
 from segbatch.redaction import redact_all
 from segbatch.report.trials import TrialResult, short_keys, shown
+from segbatch.storage import is_remote, remove_tree
 
 
 @dataclass(slots=True)
@@ -27,6 +27,7 @@ class TrialLog:
 
     path: Path
     events: list[dict[str, Any]] = field(default_factory=list)
+    _lines: list[bytes] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
     _before: float = 0.0
 
@@ -40,7 +41,7 @@ class TrialLog:
         if len(whole) < len(lines):
             with open(self.path, "rb+") as file:
                 file.truncate(sum(map(len, whole)))
-        self.events = [json.loads(line) for line in whole]
+        self.events, self._lines = [json.loads(line) for line in whole], whole
         self._before = max((event["clock"] for event in self.events), default=0.0)
 
     @property
@@ -51,10 +52,14 @@ class TrialLog:
     def add(self, event: dict[str, Any]) -> None:
         """Take an event down."""
         event = redact_all({**event, "clock": round(self.clock, 1)})
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._lines.append(f"{json.dumps(event)}\n".encode())
+        if is_remote(self.path):  # an object cannot be appended to
+            self.path.put(b"".join(self._lines))
+        else:
+            with open(self.path, "ab") as file:
+                file.write(self._lines[-1])
+                file.flush()
+                os.fsync(file.fileno())
         self.events.append(event)
 
     @property
@@ -145,7 +150,7 @@ class Search:
         best = _best(ended)
         for trial in ended:
             if best is None or trial.number != best.number or best.number == in_bundle:
-                shutil.rmtree(self.storage / self.name(trial.number), ignore_errors=True)
+                remove_tree(self.storage / self.name(trial.number))
         if self.storage.is_dir() and not any(self.storage.iterdir()):
             self.storage.rmdir()
 

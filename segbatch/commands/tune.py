@@ -20,6 +20,7 @@ from segbatch.commands.split import Labelled, check_tile, open_labelled, split_t
 from segbatch.commands.train import (
     fingerprint,
     make_job,
+    refuse_azure,
     spare_starting_weights,
     starting_weights,
     tell_classes,
@@ -33,7 +34,7 @@ from segbatch.errors import InputError, TrainingError
 from segbatch.redaction import redact, redact_all
 from segbatch.report.trials import TrialResult, trials_csv, trials_html
 from segbatch.runtime import Resources, ray_session
-from segbatch.storage import is_remote, write_whole
+from segbatch.storage import write_whole
 
 if TYPE_CHECKING:
     from segbatch.training.survey import Survey
@@ -92,8 +93,7 @@ def tune(config: RunConfig, overwrite: bool = False) -> Found:
         TrainingError: No trial came to a model.
     """
     folder = RunFolder.of(config.output)
-    if is_remote(folder.path):
-        raise InputError(f"segbatch tune needs a folder, not {folder.path}: choose another output, or a shared one.")
+    refuse_azure(folder)
     # A search grows and never shrinks: the best may be one of those that it has had.
     had = (folder.read().get("tune") or {}).get("drawn", 0)
     if not overwrite and had > config.tune.trials:

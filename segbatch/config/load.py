@@ -1,6 +1,5 @@
 """Read a configuration: YAML, ``--set`` overrides, and checks against the schema."""
 
-import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from segbatch.classes import ClassTable, LabelMap
 from segbatch.config.messages import explain
 from segbatch.config.schema import ClassFile, RunConfig
 from segbatch.errors import InputError
+from segbatch.storage import place
 
 _SectionType = TypeVar("_SectionType", bound=BaseModel)
 
@@ -63,11 +63,13 @@ def read_classes(path: str) -> tuple[ClassTable, LabelMap]:
 
 def read_yaml(path: str) -> Any:
     """Read a YAML file that holds a mapping."""
-    if not os.path.isfile(path):
-        raise InputError(f"The configuration {path} does not exist.")
     try:
-        with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(file)
+        file = place(path)
+        if not file.is_file():
+            raise InputError(f"The configuration {path} does not exist.")
+        data = yaml.safe_load(file.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that does not exist
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):

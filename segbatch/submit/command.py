@@ -13,7 +13,7 @@ from typing import Any
 from segbatch.commands.folder import refuse_relative
 from segbatch.config import Role, RunConfig, load_config
 from segbatch.errors import InputError
-from segbatch.storage import is_url, place
+from segbatch.storage import is_remote, is_url, place
 from segbatch.submit.package import Package
 
 SUBMITTED = ("train", "tune", "predict", "evaluate", "run", "report", "calibrate", "demo")
@@ -136,8 +136,9 @@ def _settings(settings: RunConfig) -> dict[str, Any]:
 
 
 def _load(path: Path, overrides: Sequence[str], folder: Path) -> RunConfig:
-    if (folder / path).is_file() or path.is_absolute():
-        return load_config(str(folder / path), overrides)
+    found = path if is_remote(path) else folder / path
+    if found.is_file() or path.is_absolute():
+        return load_config(str(found), overrides)
     raise InputError(f"The configuration {path} does not exist in the working directory {folder}.")
 
 

@@ -7,7 +7,6 @@ own that goes on from its last checkpoint.
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from segbatch.errors import root_message
+from segbatch.storage import remove_tree
 from segbatch.training.job import Listener
 from segbatch.training.trainer import Workers, fit
 from segbatch.training.trial import Trial, TrialRun
@@ -86,7 +86,7 @@ def run_trials(
     if not pending:
         return
     scratch = storage / ".ray-tune"
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_tree(scratch)
     watch = _Watch(scheduler, listener, {number: trial.reported for number, trial in pending.items()})
 
     def name(trial: Any) -> str:
@@ -116,7 +116,7 @@ def run_trials(
                 ),
             ).fit()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_tree(scratch)
 
 
 def finish(trial: Trial, epochs: int, workers: Workers, storage: Path, bundle: Path, listener: Listener) -> None:

@@ -27,6 +27,7 @@ from segbatch.commands.trials import TrialLog
 from segbatch.config import RunConfig
 from segbatch.errors import InputError
 from segbatch.models.bundle import load_bundle
+from segbatch.storage import ObjectPath, place
 
 WriteRaster = Callable[..., str]
 HEIGHT, WIDTH = 128, 160
@@ -241,6 +242,32 @@ def test_the_folder_of_a_search_is_not_mixed_with_anything_else(tuned: Tuned, mo
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_search_in_an_object_store_comes_to_the_same(tuned: Tuned, remote: str) -> None:
+    run = place(remote)
+    said = segbatch("tune", str(tuned.config), "--set", f"output={remote}")
+    assert said.code == 0, said.text
+    assert course(run) == course(tuned.run)
+    for name in ("bundle/model.safetensors", "tune/trials.csv"):
+        assert (run / name).exists()
+    assert (run / "bundle" / "model.safetensors").read_bytes() == (
+        tuned.run / "bundle" / "model.safetensors"
+    ).read_bytes()
+    names = {path.relative_to(run).as_posix() for path, _ in ObjectPath(remote).walk_objects()}
+    assert {name.split("/")[0] for name in names} == {path.name for path in tuned.run.iterdir()}
+    assert {name for name in names if name.startswith("tune/")} == {
+        f"tune/{path.name}" for path in (tuned.run / "tune").iterdir()
+    }
+    said = segbatch("tune", str(tuned.config), "--set", f"output={remote}")
+    assert "the search is done already" in said.text
+    assert f"segbatch run {remote}/tune/best.yaml" in said.text
+    said = segbatch("run", f"{remote}/tune/best.yaml")
+    assert said.code == 0, said.text
+    assert "is trained already" in said.text
+    assert (run / "masks" / "image1.tif").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was_and_comes_to_the_same(tuned: Tuned, tmp_path: Path) -> None:
     """The driver is lost in the middle of the first trial."""
     import ray
@@ -353,10 +380,11 @@ def test_a_folder_of_somebody_else_is_left_alone(config: Path, monkeypatch: pyte
     assert mine.exists()
 
 
-def test_the_log_knows_what_was_tried_again_and_what_was_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["tmp_path", "remote"])
+def test_the_log_knows_what_was_tried_again_and_what_was_cut_off(where: str, request: pytest.FixtureRequest) -> None:
     points = [{"training.tile": 64}, {"training.tile": 96}, {"training.tile": 128}]
     row = {"epoch": 1, "miou": 0.5, "train_seconds": 2.0, "validate_seconds": 1.0}
-    log = TrialLog(tmp_path / "trials.jsonl")
+    log = TrialLog(place(request.getfixturevalue(where)) / "trials.jsonl")
     for event in (
         {"kind": "start", "trial": 1},
         {"kind": "end", "trial": 1, "state": "failed", "reason": "lost"},
