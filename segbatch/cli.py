@@ -111,7 +111,8 @@ Bands = Annotated[
     str | None, typer.Option(metavar="LIST", help="Bands in the model's order, by number or name, as 1,2,3.")
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="CONFIG", help="Take scenes and settings from a configuration.")
+    Path | None,
+    typer.Option("--config", metavar="CONFIG", parser=as_place, help="Take scenes and settings from a configuration."),
 ]
 
 

@@ -148,8 +148,6 @@ def choose(
     core, uniform = None, False
     if backend != "eager":
         core, uniform = _common_core(request, card, scenes, halo, window_pixels)
-        # What is quantized takes windows of one shape, also those of larger scenes that a schedule finds later.
-        uniform = uniform or precision == "int8"
     lattices = (_lattice(request, card, scene.info, halo, window_pixels, core, uniform) for scene in scenes)
     largest = max(lattice.window_height * lattice.window_width for lattice in lattices)
     usual_batch = 1

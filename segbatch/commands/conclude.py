@@ -13,6 +13,7 @@ from segbatch.commands.predict import run_record, scene_record
 from segbatch.commands.progress import say
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.request import Request
+from segbatch.commands.scenes import attempt_all
 from segbatch.errors import InputError
 from segbatch.inference.files import MaskFiles
 from segbatch.inference.finish import is_finished, mask_path
@@ -51,11 +52,17 @@ def stamp(ref: SceneRef) -> Stamp:
     """What a scene's files are at present.
 
     Raises:
-        InputError: A server does not tell.
+        InputError: A server does not tell now.
     """
     files = [ref.image] if ref.label is None else [ref.image, ref.label]
-    tags = [tag for tag in map(etag, files) if tag is not None]
-    return *map(file_stamp, files), " ".join(tags) or None
+    image, *label = map(etag, files)
+    tag = None if image is None else " ".join([image, *(found or "-" for found in label)])
+    return *map(file_stamp, files), tag
+
+
+def is_other_version(known: str | None, tag: str | None) -> bool:
+    """Whether tags are of two versions. Where one could not be had, that is no reason to map a scene again."""
+    return known is not None and tag is not None and known != tag
 
 
 def known_index(request: Request) -> Index:
@@ -102,17 +109,15 @@ def conclude(
     plans = {scene.id: scene for scene in (found.planned.scenes if found.planned else ())}
     todo, bundle = {scene.id for scene in found.todo}, bundle_hash(request.bundle)
     there = MaskFiles(staged.masks, request.products)
+    tried = [ref for ref in request.refs if ref.id in stamps and (ref.id in todo or ref.id in found.unreadable)]
+    moved = _moved(tried, stamps)
     adopted, entries, failures = [], {}, {}
     for ref in request.refs:
         plan, why = plans.get(ref.id), found.unreadable.get(ref.id, "")
         entry = before.get(ref.id) or _blank(request, ref, plan)
         if ref.id in todo or why:
             why = why or tallies[ref.id].error or ""
-            try:
-                moved = ref.id in stamps and stamp(ref) != stamps[ref.id]
-            except InputError as error:
-                moved, why = False, why or str(error)
-            if moved:
+            if ref.id in moved:
                 say(f"{ref.id}: {_WHILE_READ}.")
                 entry = replace(entry, status="changed", note=_WHILE_READ)
             elif why:
@@ -123,13 +128,15 @@ def conclude(
                 version = plan.info.size, plan.info.modified
                 record, digest = scene_record(request, plan), found.prints[ref.id]
                 entry = _entry(record, ref.image, tallies[ref.id], digest, version, bundle, begun.number)
+                entry = replace(entry, tag=stamps[ref.id][-1])
             else:
                 entry = replace(entry, status="failed", note="its files could not be written")
             if entry.fingerprint is None:
                 failures[ref.id] = entry.note
                 entry = replace(entry, record=_blank(request, ref, plan).record)
         elif plan is not None:
-            entry = replace(entry, status="mapped", note="", record=asdict(scene_record(request, plan)))
+            tag = stamps[ref.id][-1] or entry.tag
+            entry = replace(entry, status="mapped", note="", record=asdict(scene_record(request, plan)), tag=tag)
         entries[ref.id] = entry
     gone = {scene: replace(before[scene], status="vanished", note="") for scene in found.vanished}
     # Of what vanished before it was mapped there is nothing to keep.
@@ -160,6 +167,19 @@ def conclude(
         index=Index(scenes, index.runs).with_run(run),
         mapping=mapping,
     )
+
+
+def _moved(refs: Sequence[SceneRef], stamps: Mapping[str, Stamp]) -> set[str]:
+    """Ids of scenes whose files are no longer what they were before they were read.
+
+    One whose server does not tell now keeps its mask: the next run compares the tags.
+    """
+    moved = set()
+    for ref, now in zip(refs, attempt_all(stamp, refs), strict=True):
+        before = stamps[ref.id]
+        if not isinstance(now, InputError) and (now[:-1] != before[:-1] or is_other_version(before[-1], now[-1])):
+            moved.add(ref.id)
+    return moved
 
 
 def _entry(

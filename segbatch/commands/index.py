@@ -40,6 +40,7 @@ class SceneEntry:
         km2: Square kilometres with a class, or None.
         seconds: Spent on its blocks.
         record: Its `SceneRecord` as plain data.
+        tag: What its server said of the version that was mapped, see `segbatch.commands.conclude.stamp`; or None.
     """
 
     id: str
@@ -55,6 +56,7 @@ class SceneEntry:
     km2: float | None
     seconds: float
     record: dict[str, Any]
+    tag: str | None = None
 
     @property
     def row(self) -> dict[str, Any]:

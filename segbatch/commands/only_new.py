@@ -15,6 +15,7 @@ from segbatch.commands.conclude import (
     Found,
     Stamp,
     conclude,
+    is_other_version,
     known_index,
     mapping_section,
     stamp,
@@ -37,11 +38,11 @@ from segbatch.commands.workers import Crew, find_crew
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference.files import MaskFiles
 from segbatch.inference.finish import is_finished
-from segbatch.inference.plan import differences, scene_fingerprint
+from segbatch.inference.plan import ScenePlan, differences, scene_fingerprint
 from segbatch.models.card import bundle_hash, read_card
 from segbatch.redaction import redact
 from segbatch.scenes.catalog import with_known_ids
-from segbatch.storage import is_store_url, write_whole
+from segbatch.storage import is_url, write_whole
 from segbatch.tracing import check_tracing
 
 
@@ -97,10 +98,10 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     told = list(zip(request.refs, attempt_all(stamp, request.refs), strict=True))
     stamps = {ref.id: found for ref, found in told if not isinstance(found, InputError)}
     untold = {ref.id: str(found) for ref, found in told if isinstance(found, InputError)}
-    _tell_untagged(request, stamps)
     with ExitStack() as stack:
         found, crew = _look(request, index, stamps, untold, stack)
-        if not found.todo and not found.unreadable and _says_the_same(index, found):
+        _tell_untagged(found, stamps)
+        if not found.todo and not found.unreadable and _says_the_same(index, found, stamps):
             discard(folder)
             run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
             index.with_run(run).save(folder)
@@ -118,7 +119,7 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
                 name=request.name, config=request.config, mapping=mapping_section(request, found.planned, "running")
             )
             warn_of_known([scene.ref for scene in found.todo], RunFolder(request.bundle.parent).split)
-            problems = _map(request, found, crew, clock)
+            problems = _map(request, found, stamps, crew, clock)
     adoption = conclude(request, index, begun, found, stamps, problems)
     adoption.write(folder, whole_record(request, found, adoption.index))
     adopt(folder)
@@ -152,21 +153,21 @@ def _look(
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
         crew = find_crew(request, stack, None)
-        planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
+        planned = opened.lay_out(_chosen(request, opened, crew))
     if planned is None:
         return Found(None, {}, unreadable, (), vanished), None
     whole = whole_fingerprint(request, planned)
-    prints = {
-        scene.id: scene_fingerprint(whole, scene.id, scene.ref.label is not None, stamps[scene.id][-1])
-        for scene in planned.scenes
-    }
-    before = {entry.id: entry.fingerprint for entry in index.scenes}
+    prints = {scene.id: scene_fingerprint(whole, scene.id, scene.ref.label is not None) for scene in planned.scenes}
+    before = {entry.id: (entry.fingerprint, entry.tag) for entry in index.scenes}
+
+    def is_mapped(scene: ScenePlan) -> bool:
+        known, tag = before.get(scene.id, (None, None))
+        return known == prints[scene.id] and not is_other_version(tag, stamps[scene.id][-1])
+
     formats, products = request.inference.format, request.products
     there = MaskFiles(request.folder.masks, products)
     todo = tuple(
-        scene
-        for scene in planned.scenes
-        if before.get(scene.id) != prints[scene.id] or not is_finished(there, scene.id, formats, products)
+        scene for scene in planned.scenes if not is_mapped(scene) or not is_finished(there, scene.id, formats, products)
     )
     if todo and crew is None:
         crew = find_crew(request, stack, planned.choice.use_gpu)
@@ -178,7 +179,16 @@ def _kept_plan(request: Request, opened: Opened) -> Plan | None:
     kept = request.folder.read().get("mapping") or {}
     if "chosen" not in kept or kept["fingerprint"]["bundle"] != bundle_hash(request.bundle):
         return None
-    return opened.lay_out(with_wishes(Choice.from_json(kept["chosen"]), request))
+    choice = Choice.from_json(kept["chosen"])
+    if request.inference.precision == "int8" and choice.settings.precision != "int8":
+        return None  # its windows have to have one shape, which decides what is chosen otherwise
+    return opened.lay_out(with_wishes(choice, request))
+
+
+def _chosen(request: Request, opened: Opened, crew: Crew) -> Choice:
+    choice = choose(request, opened.card, opened.scenes, crew.workers, crew.measure)
+    # What is quantized takes windows of one shape, also those of larger scenes that come later.
+    return replace(choice, uniform=choice.uniform or choice.settings.precision == "int8")
 
 
 def _quantized(request: Request, found: Found, planned: Plan, crew: Crew) -> Found:
@@ -189,14 +199,15 @@ def _quantized(request: Request, found: Found, planned: Plan, crew: Crew) -> Fou
     return replace(found, planned=replace(planned, choice=quantized(opened, crew, planned.choice)))
 
 
-def _map(request: Request, found: Found, crew: Crew, clock: dict[str, float]) -> list[str]:
+def _map(request: Request, found: Found, stamps: Mapping[str, Stamp], crew: Crew, clock: dict[str, float]) -> list[str]:
     """Map what is to do, beside what is there.
 
     Returns:
         Why files could not be written.
     """
     assert found.planned is not None
-    staged = stage(request.folder, {scene.id: found.prints[scene.id] for scene in found.todo})
+    versions = {scene.id: f"{found.prints[scene.id]} {stamps[scene.id][-1]}" for scene in found.todo}
+    staged = stage(request.folder, versions)
     planned = replace(found.planned, scenes=found.todo)
     beside = replace(request, folder=staged, refs=[scene.ref for scene in found.todo])
     if planned.choice.settings.precision == "int8":
@@ -253,21 +264,26 @@ def _check_classes(request: Request) -> None:
         )
 
 
-def _tell_untagged(request: Request, stamps: Mapping[str, Stamp]) -> None:
-    """Say that a new version of a file may not be noticed, where its store lets GDAL read it and tells us nothing."""
-    told = [ref.image for ref in request.refs if ref.id in stamps and stamps[ref.id][-1] is None]
-    untagged = [image for image in told if is_store_url(image)]
+def _tell_untagged(found: Found, stamps: Mapping[str, Stamp]) -> None:
+    """Say that a new version of a file may not be noticed, where its server lets GDAL read it and tells us nothing."""
+    scenes = found.planned.scenes if found.planned else ()
+    untagged = [redact(scene.ref.image) for scene in scenes if stamps[scene.id][-1] is None]
+    untagged = [image for image in untagged if is_url(image)]
     if untagged:
         say(
-            f"{counted(len(untagged), 'scene')} such as {untagged[0]}: the store does not tell their versions, so that "
-            "one that is replaced is not mapped again. Credentials of the environment would let it.",
+            f"{counted(len(untagged), 'scene')} such as {untagged[0]}: the server does not tell versions of files, at "
+            "least not with the credentials of the environment. One that is replaced is not mapped again.",
             "warning",
         )
 
 
-def _says_the_same(index: Index, found: Found) -> bool:
+def _says_the_same(index: Index, found: Found, stamps: Mapping[str, Stamp]) -> bool:
     """Whether the index has all scenes as they are now, so that no line of it changes."""
-    return all(entry.status == ("vanished" if entry.id in found.vanished else "mapped") for entry in index.scenes)
+    return all(
+        entry.status == ("vanished" if entry.id in found.vanished else "mapped")
+        and (entry.tag is not None or entry.id not in stamps or stamps[entry.id][-1] is None)
+        for entry in index.scenes
+    )
 
 
 def _is_gone(image: str) -> bool:

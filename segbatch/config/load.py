@@ -65,6 +65,9 @@ def read_yaml(path: str) -> Any:
     """Read a YAML file that holds a mapping."""
     try:
         file = place(path)
+    except ValueError as error:
+        raise InputError(f"A configuration is a file or in an object store: {error}.") from error
+    try:
         if not file.is_file():
             raise InputError(f"The configuration {path} does not exist.")
         data = yaml.safe_load(file.read_text("utf-8"))

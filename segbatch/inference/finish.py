@@ -1,5 +1,6 @@
 """The last step of a scene: the files that people open, put together from what its blocks left."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -17,6 +18,9 @@ from segbatch.masks import (
     write_cog,
 )
 from segbatch.storage import ask_ahead, is_remote, remove_folder
+
+_BYTES_AT_ONCE = 2**27
+"""Pixels of blocks whose parts are made at the same time."""
 
 
 def mask_path(masks: Path, scene_id: str, formats: Sequence[Format]) -> Path:
@@ -59,9 +63,15 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter) -> str:
 
 def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str) -> None:
     folder, pyramid = parts_path(writer.masks, scene.id, name), writer.pyramid(scene, name)
-    there = {(int(path.parent.name), int(path.stem)) for path in folder.glob("*/*.part")}
+    numbers = ((path.parent.name, path.stem) for path in folder.glob("*/*.part"))
+    there = {(int(row), int(col)) for row, col in numbers if row.isdecimal() and col.isdecimal()}
     missing = [block for block in product(range(scene.grid.rows), range(scene.grid.cols)) if block not in there]
-    made = ask_ahead(lambda block: _make_part(scene, writer, name, block), missing, is_far=is_remote(folder))
+    made = ask_ahead(
+        lambda block: _make_part(scene, writer, name, block),
+        missing,
+        is_far=is_remote(folder),
+        at_once=_BYTES_AT_ONCE // (pyramid.bands * math.prod(scene.shard)),
+    )
     empty = {block for block, is_made in zip(missing, made, strict=True) if not is_made}
     spec = writer.spec(scene, name)
     made_again: set[tuple[int, int]] = set()

@@ -284,16 +284,15 @@ def fingerprint(scenes: Sequence[ScenePlan], bundle: str, label_map: LabelMap, s
     }
 
 
-def scene_fingerprint(whole: dict[str, Any], scene: str, labelled: bool, etag: str | None = None) -> str:
+def scene_fingerprint(whole: dict[str, Any], scene: str, labelled: bool) -> str:
     """What decides the result of one scene alone, whatever scenes are mapped beside it.
 
     Args:
         whole: What `fingerprint` tells of a run with this scene.
         scene: Id of the scene.
         labelled: Whether it has a label.
-        etag: What tells the versions of a remote file apart.
     """
-    parts = [whole["bundle"], whole["predict"], whole["scenes"][scene], whole["settings"][scene], etag]
+    parts = [whole["bundle"], whole["predict"], whole["scenes"][scene], whole["settings"][scene]]
     return _digest([*parts, whole["label_values"] if labelled else None])
 
 

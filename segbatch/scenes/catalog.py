@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from segbatch.config import LabelledSceneEntry, Role, Scenes
 from segbatch.errors import InputError
 from segbatch.geometry import Window
 from segbatch.redaction import redact, without_query
-from segbatch.storage import ObjectPath, is_store_url, place
+from segbatch.storage import ImagePath, is_store_url
 
 _T = TypeVar("_T", bound=Hashable)
 WINDOW_COLUMNS = ("col_off", "row_off", "width", "height")
@@ -161,13 +162,33 @@ def _match_objects(pattern: str) -> list[str]:
     """
     steps = pattern.split("/")
     first = next(number for number, step in enumerate(steps) if glob.has_magic(step))
+    if first < 3:  # s3:, nothing, the bucket
+        raise InputError(f"{redact(pattern)} cannot be listed: name the bucket, without *, ? and [.")
+    folder, steps = ImagePath("/".join(steps[:first])), steps[first:]
     try:
-        if "?" not in pattern and place(pattern).is_file():  # a name with brackets
+        if ImagePath(pattern).is_file():  # a name with brackets
             return [pattern]
-        folder = ObjectPath("/".join(steps[:first]))
-        return sorted(str(found) for found in folder.glob("/".join(steps[first:])))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{pattern} cannot be listed: {getattr(error, 'strerror', None) or error}.") from error
+        everything = (path for path, _ in folder.walk_objects())
+        found = list(everything if "**" in steps else folder.glob("/".join(steps), objects_only=True))
+    except OSError as error:
+        raise InputError(f"{redact(pattern)} cannot be listed: {error.strerror or error}.") from error
+    return sorted(str(path) for path in found if _fits(path.relative_to(folder).parts, steps))
+
+
+def _fits(names: Sequence[str], steps: Sequence[str]) -> bool:
+    """Whether a path is one that `glob` would find: ``**`` is any number of steps, and stars leave hidden names out."""
+    if not steps:
+        return not names
+    if steps[0] == "**":
+        last = next((number for number, name in enumerate(names) if name.startswith(".")), len(names))
+        rest = steps[1:] or ["*"]
+        return any(_fits(names[skipped:], rest) for skipped in range(last + 1))
+    return (
+        bool(names)
+        and fnmatchcase(names[0], steps[0])
+        and (steps[0].startswith(".") or not names[0].startswith("."))
+        and _fits(names[1:], steps[1:])
+    )
 
 
 def read_table(

@@ -1,21 +1,28 @@
 """What tells the versions of a file on the web, or in an object store, apart without reading it."""
 
-import time
-import urllib.error
-import urllib.request
-from base64 import b64encode
-from http.client import HTTPException
-from urllib.parse import unquote, urlsplit
+from collections import Counter
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from segbatch.errors import InputError
 from segbatch.redaction import is_redacted, redact
-from segbatch.storage import NoCredentialsError, QuickPath, is_remote, place
+from segbatch.storage import ImagePath, NoCredentialsError, is_store_url
 
-_SECONDS = 20
-_PAUSES = (0.5, 2.0, None)
-"""Seconds to wait when a server is busy, attempt by attempt."""
+_SECONDS = (5.0, 20.0)
+"""For a server to take a connection, and to answer."""
 
-_unknown: set[str] = set()
+_RETRY = Retry(
+    total=3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("HEAD",), redirect=10
+)
+
+_MOST_FAILURES = 8
+"""Of a server in a row: thousands of scenes would wait for it one after the other."""
+
+_failures: Counter[str] = Counter()
+_without_credentials: set[str] = set()
 """Buckets for which this process has no credentials: to find that out takes seconds."""
 
 
@@ -41,55 +48,46 @@ def etag(uri: str) -> str | None:
     Raises:
         InputError: The server is busy or does not answer: whether the file is another one cannot be told now.
     """
+    on_the_web = uri.startswith(("http://", "https://"))
+    if not on_the_web and not is_store_url(uri):
+        return None
     try:
-        if uri.startswith(("http://", "https://")):
-            return _tag_on_the_web(uri) if urlsplit(uri).hostname else None
-        return _tag_in_a_store(uri)
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise InputError(f"{redact(uri)} does not say whether it has changed: {reason}.") from error
+        server = urlsplit(uri).netloc.rpartition("@")[2]
+    except ValueError:  # of addresses that are none, who opens them tells
+        return None
+    # What libraries say of it may hold the address, and what is secret in it.
+    problem = InputError(f"{redact(uri)}: whether it has changed cannot be told, its server does not answer.")
+    if _failures[server] >= _MOST_FAILURES:
+        raise problem
+    try:
+        found = _tag_on_the_web(uri) if on_the_web else _tag_in_a_store(uri, server)
+    except OSError as error:
+        _failures[server] += 1
+        raise problem from error
+    _failures.pop(server, None)
+    return found
 
 
 def _tag_on_the_web(uri: str) -> str | None:
-    address, headers = _without_password(uri)
-    for pause in _PAUSES:
-        try:
-            request = urllib.request.Request(address, headers=headers, method="HEAD")  # noqa: S310 - of the web, see above
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
-                found: str | None = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-                return found
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code != 429:  # such as an address that is signed for reading alone
-                return None
-            if pause is None:
-                raise
-            time.sleep(pause)
-    raise AssertionError("the last attempt raises")
-
-
-def _without_password(uri: str) -> tuple[str, dict[str, str]]:
-    """The address, and the header that says what it said of user and password, which urllib does not know there."""
-    found = urlsplit(uri)
-    if found.username is None:
-        return uri, {}
-    known = f"{unquote(found.username)}:{unquote(found.password or '')}"
-    basic = b64encode(known.encode()).decode()
-    return found._replace(netloc=found.netloc.rpartition("@")[2]).geturl(), {"Authorization": f"Basic {basic}"}
-
-
-def _tag_in_a_store(uri: str) -> str | None:
     try:
-        path = place(uri)
-    except ValueError:
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=_RETRY))
+            session.mount("https://", HTTPAdapter(max_retries=_RETRY))
+            answer = session.head(uri, timeout=_SECONDS, allow_redirects=True)
+    except ValueError:  # no address, to this library
         return None
-    bucket = "/".join(uri.split("/")[:3])
-    if not is_remote(path) or bucket in _unknown:
+    # Others than these: it may be signed for reading alone.
+    return (answer.headers.get("ETag") or answer.headers.get("Last-Modified")) if answer.ok else None
+
+
+def _tag_in_a_store(uri: str, bucket: str) -> str | None:
+    if bucket in _without_credentials:
         return None
     try:
-        found = QuickPath(path).stat()
+        found = ImagePath(uri).stat()
     except NoCredentialsError:
-        _unknown.add(bucket)
+        _without_credentials.add(bucket)
         return None
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, ValueError):
         return None
     return f"{found.version.strip()} {found.st_size}"

@@ -5,8 +5,9 @@ Where it must (what is appended to, renamed or locked), it asks `is_remote`.
 """
 
 from segbatch.storage.ahead import ask_ahead
+from segbatch.storage.client import ChangedError, NoCredentialsError
 from segbatch.storage.fetch import local_copy, local_file
-from segbatch.storage.objects import ChangedError, NoCredentialsError, ObjectPath, QuickPath
+from segbatch.storage.objects import ImagePath, ObjectPath, QuickPath
 from segbatch.storage.place import is_remote, is_store_url, is_url, place
 from segbatch.storage.staging import (
     PARTIAL,
@@ -22,6 +23,7 @@ from segbatch.storage.staging import (
 __all__ = [
     "PARTIAL",
     "ChangedError",
+    "ImagePath",
     "NoCredentialsError",
     "ObjectPath",
     "QuickPath",

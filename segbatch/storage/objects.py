@@ -2,44 +2,25 @@
 
 An object appears whole or not at all and is seen by everybody from then on, which is what a run needs. There are no
 folders: a name before a slash is one as long as there is an object below it, and making one does nothing.
-
-Credentials, region and endpoint come from the environment, by the names that the providers' own tools use, or from the
-machine's role.
 """
 
-import os
 import posixpath
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import datetime
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from io import BytesIO, StringIO
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotFoundError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
-from obstore.store import AzureStore, GCSStore, S3Store
+
+from segbatch.storage.client import NoCredentialsError, errors_as_of_files, open_client
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
-
-_STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-_CLIENT: dict[str, Any] = {"timeout": "120s", "connect_timeout": "20s"}
-_RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
-_QUICK_CLIENT: dict[str, Any] = {"timeout": "10s", "connect_timeout": "5s"}
-_QUICK_RETRY: dict[str, Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 _DELETIONS = 3
 """How often something is removed whose server did not answer: all else is tried again by obstore."""
 
@@ -49,21 +30,8 @@ _PART_BYTES, _PARTS_AT_ONCE = 32 * 2**20, 4
 _MOST_COPIED_AT_ONCE = 5 * 2**30
 """S3 copies no larger object in one request."""
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
-"""Environment variables that name a server of one's own."""
-
-
 MARK = "zarr.json"
 """Directly below what stands for a folder of many objects: as long as it is there, all are."""
-
-_NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "fd00:ec2::254", "Missing AccessKeyId")
-"""In errors: machines in the cloud ask these addresses for the role that they have, as the last resort."""
-
-_UNSIGNED = {"s3": "AWS_NO_SIGN_REQUEST", "gs": "GS_NO_SIGN_REQUEST", "az": "AZURE_NO_SIGN_REQUEST"}
-_YES = ("YES", "TRUE", "ON", "1")
-
-_LONGEST = 300
-"""Characters of an error that people are shown."""
 
 
 class ObjectStat(NamedTuple):
@@ -80,14 +48,6 @@ class ObjectStat(NamedTuple):
     version: str
 
 
-class ChangedError(OSError):
-    """An object is not, or no longer, what a conditional write expected."""
-
-
-class NoCredentialsError(PermissionError):
-    """This process has nothing to show to the store."""
-
-
 class ObjectPath(PurePosixPath):
     """An object, or all objects whose names begin with this one and a slash.
 
@@ -99,6 +59,9 @@ class ObjectPath(PurePosixPath):
 
     is_quick: ClassVar[bool] = False
     """Whether an answer within seconds is better than none after minutes."""
+
+    is_image: ClassVar[bool] = False
+    """Whether GDAL reads it, by the same environment."""
 
     def __str__(self) -> str:
         return super().__str__().replace(":/", "://", 1)
@@ -133,7 +96,7 @@ class ObjectPath(PurePosixPath):
 
     def is_dir(self) -> bool:
         """Whether there is an object below it."""
-        with _errors(self):
+        with errors_as_of_files(self):
             return any(obstore.list(self._store, f"{self._key}/" if self._key else None, chunk_size=1))
 
     def stat(self) -> ObjectStat:
@@ -142,7 +105,7 @@ class ObjectPath(PurePosixPath):
         Raises:
             FileNotFoundError: There is none.
         """
-        with _errors(self):
+        with errors_as_of_files(self):
             return _stat(cast("dict[str, Any]", obstore.head(self._store, self._key)))
 
     # What reads.
@@ -153,7 +116,7 @@ class ObjectPath(PurePosixPath):
         Raises:
             FileNotFoundError: There is none.
         """
-        with _errors(self):
+        with errors_as_of_files(self):
             return obstore.get(self._store, self._key).bytes().to_bytes()
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -168,7 +131,7 @@ class ObjectPath(PurePosixPath):
         """
         if size == 0:
             return b""
-        with _errors(self):
+        with errors_as_of_files(self):
             return obstore.get_range(self._store, self._key, start=start, length=size).to_bytes()
 
     def open(self, mode: str = "r", encoding: str = "utf-8", errors: str = "strict") -> IO[Any]:
@@ -183,27 +146,22 @@ class ObjectPath(PurePosixPath):
         """What is directly below it."""
         yield from chain(*self._list())
 
-    def glob(self, pattern: str) -> Iterator[Self]:
-        """What is below it and matches, a part of the pattern for each step; ``**`` is any number of steps.
+    def glob(self, pattern: str, *, objects_only: bool = False) -> Iterator[Self]:
+        """What is below it and matches, a part of the pattern for each step; ``**`` is not known.
 
         As pathlib, and unlike a shell, a star matches names that begin with a dot.
         """
         first, slash, rest = pattern.partition("/")
         folders, objects = self._list()
-        if first == "**" and rest:
-            yield from self.glob(rest)
-            for folder in folders:
-                yield from folder.glob(pattern)
-            return
         for folder in folders:
             if fnmatchcase(folder.name, first):
-                yield from folder.glob(rest) if rest else [folder]
+                yield from folder.glob(rest, objects_only=objects_only) if rest else [] if objects_only else [folder]
         if not slash:
             yield from (path for path in objects if fnmatchcase(path.name, first))
 
     def _list(self) -> tuple[list[Self], list[Self]]:
         """What is directly below it: what has something below it, and objects."""
-        with _errors(self):
+        with errors_as_of_files(self):
             found = obstore.list_with_delimiter(self._store, self._key or None)
         names = [name.rstrip("/") for name in found["common_prefixes"]], [item["path"] for item in found["objects"]]
         # An object of this very name is an empty one that other programs put there for a folder.
@@ -212,7 +170,7 @@ class ObjectPath(PurePosixPath):
 
     def walk_objects(self) -> Iterator[tuple[Self, ObjectStat]]:
         """Each object below it, at any depth."""
-        with _errors(self):
+        with errors_as_of_files(self):
             for batch in obstore.list(self._store, f"{self._key}/" if self._key else None):
                 for item in batch:
                     name = item["path"].removeprefix(self._key).lstrip("/")
@@ -240,7 +198,7 @@ class ObjectPath(PurePosixPath):
             OSError: It cannot be written.
         """
         mode: Any = "create" if create else "overwrite" if version is None else _update(version)
-        with _errors(self):
+        with errors_as_of_files(self):
             found = obstore.put(self._store, self._key, content, mode=mode)
         return ObjectStat(0, 0.0, _version(cast("dict[str, Any]", found)))
 
@@ -252,14 +210,14 @@ class ObjectPath(PurePosixPath):
         Raises:
             OSError: It cannot be written.
         """
-        with _errors(self):
+        with errors_as_of_files(self):
             stream = obstore.open_writer(
                 self._store, self._key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
             )
         for piece in pieces:
-            with _errors(self):
+            with errors_as_of_files(self):
                 stream.write(piece)
-        with _errors(self):
+        with errors_as_of_files(self):
             stream.close()  # only now there is an object
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -275,7 +233,7 @@ class ObjectPath(PurePosixPath):
     def remove_below(self) -> None:
         """Remove all objects below it, what marks it as whole before the others."""
         (self / MARK).unlink(missing_ok=True)
-        with _errors(self):
+        with errors_as_of_files(self):
             for batch in obstore.list(self._store, f"{self._key}/" if self._key else None):
                 self._delete([item["path"] for item in batch])
 
@@ -295,24 +253,23 @@ class ObjectPath(PurePosixPath):
         if size > _MOST_COPIED_AT_ONCE:
             target.put_pieces(self.read_range(start, _PART_BYTES) for start in range(0, size, _PART_BYTES))
             return
-        with _errors(target):
+        with errors_as_of_files(target):
             obstore.copy(self._store, self._key, target._key)
 
     def _delete(self, keys: str | list[str]) -> None:
         for left in reversed(range(_DELETIONS)):
             try:
-                with suppress(FileNotFoundError), _errors(self):
+                with suppress(FileNotFoundError), errors_as_of_files(self):
                     obstore.delete(self._store, keys)
                 return
-            except PermissionError:
-                raise
-            except OSError:
-                if not left:
+            except OSError as error:
+                is_refused = isinstance(error, PermissionError) and not isinstance(error, NoCredentialsError)
+                if is_refused or not left:
                     raise
 
     def open_store(self) -> "ObjectStore":
         """What is below it, for libraries that read from obstore's stores."""
-        return _open(*self._bucket, self._key)
+        return open_client(*self._bucket, self._key)
 
     @property
     def _bucket(self) -> tuple[str, str]:
@@ -321,7 +278,7 @@ class ObjectPath(PurePosixPath):
 
     @property
     def _store(self) -> "ObjectStore":
-        return _open(*self._bucket, is_quick=self.is_quick)
+        return open_client(*self._bucket, is_quick=self.is_quick, is_image=self.is_image)
 
     @property
     def _key(self) -> str:
@@ -336,51 +293,16 @@ class QuickPath(ObjectPath):
     is_quick = True
 
 
-@lru_cache(maxsize=16)
-def _open(scheme: str, bucket: str, prefix: str | None = None, is_quick: bool = False) -> "ObjectStore":
-    # Not encrypted only where somebody has written so.
-    is_plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
-    options = {**_CLIENT, "allow_http": is_plain} | (_QUICK_CLIENT if is_quick else {})
-    retry = _QUICK_RETRY if is_quick else _RETRY
-    # Of public buckets: GDAL's word for it is the one that users know.
-    public = {"skip_signature": True} if os.environ.get(_UNSIGNED[scheme], "").upper() in _YES else {}
-    return cast(
-        "ObjectStore", _STORES[scheme](bucket, prefix=prefix, client_options=options, retry_config=retry, **public)
-    )
+class ImagePath(ObjectPath):
+    """The same for images, of which there may be thousands: GDAL reads them, and we only look.
 
+    They may be in a public bucket, for which GDAL needs no credentials, while the run has some for its own.
+    """
 
-@contextmanager
-def _errors(path: ObjectPath) -> Iterator[None]:
-    """Turn the store's errors into those that files have; their text is of one line and holds no secret."""
-    try:
-        yield
-    except (NotFoundError, FileNotFoundError) as error:
-        raise FileNotFoundError(2, "no such object, or no such bucket", str(path)) from error
-    except (AlreadyExistsError, PreconditionError) as error:
-        raise ChangedError(17, "somebody else has written it", str(path)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(13, f"the store refuses it ({_reason(error)})", str(path)) from error
-    except BaseError as error:
-        if "404 Not Found" in str(error):  # as of lists
-            raise FileNotFoundError(2, "no such bucket", str(path)) from error
-        raise (NoCredentialsError if _has_none(error) else OSError)(5, _reason(error), str(path)) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # Of uploads in pieces obstore tells as Python's files would, but for number and length.
-        kind = NoCredentialsError if _has_none(error) else PermissionError if "403" in str(error) else OSError
-        raise kind(5, _reason(error), str(path)) from error
+    __slots__ = ()
 
-
-def _has_none(error: Exception) -> bool:
-    return any(mark in str(error) for mark in _NO_CREDENTIALS)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).partition("\n")[0]
-    if _has_none(error):
-        return "no credentials were found in the environment, and this machine has no role"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    is_quick = True
+    is_image = True
 
 
 def _stat(found: dict[str, Any]) -> ObjectStat:

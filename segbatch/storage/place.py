@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeGuard, cast
 
 from segbatch.redaction import redact
-from segbatch.storage.objects import SCHEMES, ObjectPath
+from segbatch.storage.client import SCHEMES
+from segbatch.storage.objects import ObjectPath
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 

@@ -91,7 +91,7 @@ def parse(root: Any, words: Sequence[str], folder: Path) -> Command:
     given = command.make_context(name, list(rest), parent=root).params
     config, settings = given.get("config"), None
     if config is not None:
-        settings = _load(Path(config), given.get("set_") or (), folder)
+        settings = _load(place(config), given.get("set_") or (), folder)
     output = _output(name, given, settings)
     output = output if is_url(output) else os.path.normpath(output)
     refuse_relative(place(output))

@@ -18,7 +18,7 @@ import ray.tune
 
 from segbatch.errors import SegbatchError, TrainingError, root_message
 from segbatch.models.card import read_card
-from segbatch.storage import remove_tree
+from segbatch.storage import remove_folder
 from segbatch.training.checkpoint import read_history
 from segbatch.training.job import TrainingJob
 from segbatch.training.trainer import Workers, fit
@@ -92,7 +92,7 @@ class TrialRun(ray.tune.Trainable):
         try:
             self._persist(replace(trial.job, calibrate=False), bundle)
             history = read_card(bundle).training["history"]
-            remove_tree(bundle)  # the last checkpoint has it
+            remove_folder(bundle)  # the last checkpoint has it
         except Exception as error:  # a trial that fails is a finding, and no failure of the search
             reason = str(error) if isinstance(error, SegbatchError) else root_message(error)
             end = {"end": "failed", "reason": reason.removeprefix("Training failed. ")}

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 
+from segbatch.commands import only_new
 from segbatch.commands.predict import predict
 from segbatch.commands.request import Request
 from segbatch.errors import InputError
@@ -59,3 +60,26 @@ def test_a_run_in_int8_and_its_resume(
         predict(make_request(tmp_path / "run", images, bundle=bundle, inference={**how, "precision": "float32"}))
     predict(make_request(tmp_path / "run", images, bundle=bundle, overwrite=True))
     assert not list((tmp_path / "run").glob("model-int8-*.onnx"))
+
+
+def test_a_schedule_goes_over_to_int8_and_meets_larger_scenes(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    make_raster: Callable[..., str],
+    paint: Callable[..., NDArray[np.uint8]],
+    make_request: MakeRequest,
+) -> None:
+    """What is quantized takes windows of one shape."""
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    sizes = {"a": (90, 70), "b": (300, 320)}
+    images = {name: make_raster(tmp_path / f"{name}.tif", paint(*size)) for name, size in sizes.items()}
+
+    def run(names: str, **inference: str) -> only_new.Outcome:
+        listed = {name: images[name] for name in names}
+        return only_new.map_new(make_request(tmp_path / "run", listed, bundle=bundle, inference=inference))
+
+    assert run("a").run.new == 1
+    how = {"core": "auto", "backend": "onnx", "precision": "int8"}
+    assert run("a", **how).run.changed == 1
+    found = run("ab", **how).run
+    assert (found.new, found.skipped, found.failed) == (1, 1, 0)

@@ -27,9 +27,10 @@ from segbatch.errors import InputError
 from segbatch.inference.ledger import ROWS_OF_AN_OBJECT, LedgerRow, LedgerWriter, forget_scenes, read_ledger
 from segbatch.masks import is_store
 from segbatch.scenes import SceneRef
+from segbatch.scenes import remote as remote_files
 from segbatch.scenes.catalog import expand
 from segbatch.scenes.raster import gdal_options
-from segbatch.storage import PARTIAL, ObjectPath, QuickPath, place, remove_tree, write_whole
+from segbatch.storage import PARTIAL, ObjectPath, place, remove_tree, write_whole
 from tests.killing import Killed, kill_at
 
 MakeRaster = Callable[..., str]
@@ -231,8 +232,8 @@ def test_a_schedule_over_images_in_the_store_sees_what_changed(
         listed = expand(f"{remote}/*.tif", "/", may_be_none=True)
         return map_new(make_request(tmp_path / "run", {ref.id: ref.image for ref in listed}))
 
-    def fail(path: ObjectPath) -> None:
-        raise OSError(5, "timed out", str(path))
+    def fail(uri: str, bucket: str) -> None:
+        raise OSError(5, "timed out", uri)
 
     send("a", 1)
     send("b", 2)
@@ -247,17 +248,46 @@ def test_a_schedule_over_images_in_the_store_sees_what_changed(
 
     # A store that is down for a moment costs nothing but the exit code.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(QuickPath, "stat", fail)
+        patch.setattr(remote_files, "_tag_in_a_store", fail)
         ((scene, why),) = run().failed
-    assert (scene, "does not say whether it has changed" in why) == ("b", True)
+    assert (scene, "whether it has changed cannot be told" in why) == ("b", True)
     assert (tmp_path / "run" / "masks" / "b.tif").is_file()
     assert run().run.skipped == 1
     assert "not mapped again" not in capsys.readouterr().err
 
+    # Nor do credentials that are missing for a night; what changed meanwhile is seen when they are back.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segbatch.commands.conclude.etag", lambda _: None)
-        run()
-    assert f"1 scene such as {remote}/b.tif: the store does not tell" in capsys.readouterr().err
+        send("b", 2)
+        assert run().run.skipped == 1
+    assert f"1 scene such as {remote}/b.tif: the server does not tell" in capsys.readouterr().err
+    assert run().run.changed == 1
+
+    # Down when the mapping is done: the mask stays, and whether the file changed while it was read is seen later.
+    send("b", 3)
+    tell, asked = remote_files._tag_in_a_store, []
+
+    def tell_once(uri: str, bucket: str) -> object:
+        asked.append(uri)
+        return tell(uri, bucket) if len(asked) == 1 else fail(uri, bucket)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote_files, "_tag_in_a_store", tell_once)
+        assert run().run.changed == 1
+    assert len(asked) == 2
+    assert run().run.skipped == 1
+
+
+def test_what_was_mapped_without_a_schedule_is_not_mapped_again_by_one(
+    remote: str, tmp_path: Path, images: dict[str, str], make_request: MakeRequest
+) -> None:
+    write_whole(place(remote) / "small.tif", Path(images["small"]).read_bytes())
+    request = make_request(tmp_path / "run", {"small": f"{remote}/small.tif"})
+    predict(request)
+    assert map_new(request).run.skipped == 1
+    assert map_new(request).document is None  # the index knows the tag by now
+    write_whole(place(remote) / "small.tif", Path(images["small"]).read_bytes() + b" ")
+    assert map_new(request).run.changed == 1
 
 
 def test_a_ledger_of_many_rows_is_few_objects(remote: str) -> None:
@@ -384,13 +414,6 @@ def test_the_model_in_int8_is_there_too(
         for file in (tmp_path / "run" / "masks").rglob("*")
         if file.is_file()
     }
-    # Of a schedule the first run's model serves the next ones.
-    small = {"small": images["small"]}
-    for listed, new in ((small, 1), (images, 1)):
-        request = make_request(place(remote) / "nightly", listed, bundle=bundle, inference=how)
-        assert map_new(request).run.new == new
-    (kept,) = (name for name in objects(f"{remote}/nightly") if name.startswith("model-int8-"))
-    assert kept.endswith(".onnx")
 
 
 def test_what_cannot_be_done_there_is_said_before_it_begins(

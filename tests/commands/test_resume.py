@@ -390,6 +390,7 @@ def test_killed_actors_and_workers_cost_no_byte(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_a_killed_driver_on_ray_goes_on(
     tmp_path: Path, config: Callable[[str, str], list[str]], files_in: FilesIn, leftovers: Leftovers
 ) -> None:

@@ -1,5 +1,6 @@
 """The last step of a scene, also after kills."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -302,6 +303,23 @@ def test_a_damaged_shard_is_said_where_it_is_needed(tmp_path: Path, cogs: dict[s
     writer.write(SCENE, 0, {"class_mask": ARRAYS["class_mask"][:64, :64]})
     assert finish(writer) == ""
     assert files_of(tmp_path) == cogs
+
+
+def test_blocks_that_are_decoded_at_the_same_time_fit_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(function: Any, things: Any, *, is_far: bool, at_once: int = 32) -> Any:
+        asked.append(at_once)
+        return map(function, things)
+
+    writer = write_all(tmp_path, ["cog"], ())
+    shutil.rmtree(parts_path(tmp_path, "a"))
+    monkeypatch.setattr("segbatch.inference.finish.ask_ahead", ask)
+    monkeypatch.setattr("segbatch.inference.finish._BYTES_AT_ONCE", 3 * math.prod(SCENE.shard))
+    assert finish_scene(SCENE, writer) == ""
+    assert asked == [3]
 
 
 def test_a_full_disk_is_said_and_nothing_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

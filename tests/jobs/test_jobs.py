@@ -31,6 +31,7 @@ def test_predict_report_and_evaluate_run_as_jobs(head, configuration: Path) -> N
     assert evaluated["confusion"] == metrics["confusion"]
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_runs_as_a_job_and_training_again_does_nothing(head, configuration: Path) -> None:
     fresh = configuration.parent / "fresh"
     done = head.submit("python", "jobs/pipeline.py", str(configuration), "--set", f"output={fresh}")

@@ -1,5 +1,6 @@
 """The catalog: what users list becomes scenes with unique ids."""
 
+import glob
 import os
 import re
 from pathlib import Path
@@ -58,8 +59,26 @@ def test_a_glob_of_objects_is_all_it_matches_in_order(remote: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"No image matches {remote}/*.png")):
         expand(f"{remote}/*.png", root)
     assert expand(f"{remote}/*.png", root, may_be_none=True) == []
+    with pytest.raises(InputError, match="name the bucket, without"):
+        expand("s3://buck*/a.tif", root)
+    with pytest.raises(InputError, match=r"//\*\*\*@nowhere/\*\.tif cannot be listed") as caught:
+        expand("s3://KEY:SECRET@nowhere/*.tif", root)
+    assert "SECRET" not in str(caught.value)
     with pytest.raises(InputError, match=r"s3://nowhere/\*\.tif cannot be listed: no such bucket"):
         expand("s3://nowhere/*.tif", root)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.tif", "*/*", "**/*.tif", "a/**/*.tif", "**/b/*", "**/.h/*", "**/.*", "a/**", "**/b/**/*.tif", "?/*.tif"],
+)
+def test_objects_match_as_files_do(remote: str, tmp_path: Path, pattern: str) -> None:
+    for name in ("x.tif", "y.txt", "a/z.tif", "a/b/w.tif", ".h/v.tif", "a/._z.tif", "a/.n/u.tif", "b/b/t.tif", "ab/c"):
+        write_whole(place(remote) / name, b"")
+        write_whole(tmp_path / name, b"")
+    found = [ref.image.removeprefix(f"{remote}/") for ref in expand(f"{remote}/{pattern}", "/", may_be_none=True)]
+    files = (Path(path) for path in glob.glob(str(tmp_path / pattern), recursive=True))
+    assert found == sorted({path.relative_to(tmp_path).as_posix() for path in files if path.is_file()})
 
 
 def test_each_image_of_a_glob_has_its_own_label(tmp_path: Path) -> None:

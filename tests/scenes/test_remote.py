@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,21 +15,29 @@ from segbatch.errors import InputError
 from segbatch.scenes import open_scene
 from segbatch.scenes import remote as remote_files
 from segbatch.scenes.remote import etag
-from segbatch.storage import NoCredentialsError, ObjectPath, QuickPath
+from segbatch.storage import ImagePath, NoCredentialsError, ObjectPath
 
 HEADERS = {
     "/tagged.tif": {"ETag": '"abc"', "Last-Modified": "Tue, 24 Nov 2026 00:00:00 GMT"},
     "/dated.tif": {"Last-Modified": "Tue, 24 Nov 2026 00:00:00 GMT"},
     "/plain.tif": {},
+    "/%C3%A4%20b.tif": {"ETag": '"quoted"'},
 }
+
+
+SEEN: list[tuple[str, str, str | None]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
+        SEEN.append((self.command, self.path, self.headers.get("Authorization")))
         found = HEADERS.get(self.path)
         if self.path == "/mine.tif" and self.headers.get("Authorization") == "Basic bWU6YSBi":  # me:a b
             found = {"ETag": '"of mine"'}
-        self.send_response(404 if found is None else 200)
+        if self.path == "/moved.tif":
+            port = self.server.server_address[1]
+            found = {"Location": f"http://localhost:{port}/%C3%A4%20b.tif"}
+        self.send_response(404 if found is None else 302 if "Location" in found else 200)
         for name, value in (found or {}).items():
             self.send_header(name, value)
         self.end_headers()
@@ -61,6 +70,28 @@ def test_the_tag_of_a_version(server: str, path: str, expected: str | None) -> N
     assert etag(server + path) == expected
 
 
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process has found of servers."""
+    monkeypatch.setattr(remote_files, "_failures", Counter())
+    monkeypatch.setattr(remote_files, "_without_credentials", set())
+    SEEN.clear()
+
+
+def test_addresses_that_are_odd_or_none(server: str) -> None:
+    """Whoever opens them tells what is wrong with them."""
+    assert etag(f"{server}/ä b.tif") == '"quoted"'
+    for uri in ("http://[bad/x.tif", "http://a..b/x.tif", "http://h:p/x.tif", "https://"):
+        assert etag(uri) is None, uri
+
+
+def test_a_password_goes_to_no_other_server(server: str) -> None:
+    assert etag(f"{server.replace('//', '//me:secret@')}/moved.tif") == '"quoted"'
+    (_, _, first), second = SEEN
+    assert first is not None
+    assert second == ("HEAD", "/%C3%A4%20b.tif", None)
+
+
 def test_an_address_with_a_password_is_asked_with_it(server: str) -> None:
     assert etag(f"{server}/mine.tif") is None
     assert etag(f"{server.replace('//', '//me:a%20b@')}/mine.tif") == '"of mine"'
@@ -88,8 +119,7 @@ def test_a_store_that_refuses_is_not_asked_for_long(remote: str, monkeypatch: py
         asked.append(path)
         raise NoCredentialsError(13, "no credentials were found", str(path))
 
-    monkeypatch.setattr(remote_files, "_unknown", set())
-    monkeypatch.setattr(QuickPath, "stat", refuse)
+    monkeypatch.setattr(ImagePath, "stat", refuse)
     assert [etag(f"{remote}/{name}.tif") for name in "abc"] == [None] * 3
     assert len(asked) == 1
 
@@ -98,9 +128,24 @@ def test_a_store_that_does_not_answer_is_named(remote: str, monkeypatch: pytest.
     def fail(path: ObjectPath) -> None:
         raise OSError(5, "timed out", str(path))
 
-    monkeypatch.setattr(QuickPath, "stat", fail)
-    with pytest.raises(InputError, match=r"a\.tif does not say whether it has changed: timed out\."):
+    monkeypatch.setattr(ImagePath, "stat", fail)
+    with pytest.raises(InputError, match=r"a\.tif: whether it has changed cannot be told, its server does not answer"):
         etag(f"{remote}/a.tif")
+
+
+def test_a_server_that_never_answers_is_not_asked_by_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fail(uri: str) -> None:
+        asked.append(uri)
+        raise OSError("silence, and ?sig=SECRET")
+
+    monkeypatch.setattr(remote_files, "_tag_on_the_web", fail)
+    for number in range(100):
+        with pytest.raises(InputError, match=rf"http://h/{number}\.tif\?\*\*\*\S*: whether it has changed") as caught:
+            etag(f"http://h/{number}.tif?sig=SECRET")
+        assert "SECRET" not in str(caught.value)
+    assert len(asked) == 8
 
 
 SERVER = """
@@ -172,12 +217,12 @@ def test_a_server_that_is_busy_is_asked_again_for_the_tag(
     busy: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tag that is missing once would be another version."""
-    monkeypatch.setattr(remote_files, "_PAUSES", (0.0, 0.0, None))
+    monkeypatch.setattr(remote_files, "_RETRY", remote_files._RETRY.new(backoff_factor=0))
     assert etag(busy(["503", "429"])) == '"of a.tif"'
     assert etag(busy(["403"])) is None
-    with pytest.raises(InputError, match=r"a\.tif does not say whether it has changed: Service Unavailable\."):
-        etag(busy(["503"] * 3))
-    with pytest.raises(InputError, match=r"does not say whether it has changed: .*refused"):
+    with pytest.raises(InputError, match=r"a\.tif: whether it has changed cannot be told"):
+        etag(busy(["503"] * 4))
+    with pytest.raises(InputError, match="whether it has changed cannot be told"):
         etag("http://127.0.0.1:9/a.tif")
 
 

@@ -1,5 +1,6 @@
 """What is submitted is checked first, and named by what it does."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbatch.errors import InputError
+from segbatch.storage import place, write_whole
 from segbatch.submit.command import Command, check_inputs
 from segbatch.submit.package import pack
 
@@ -29,6 +31,16 @@ def test_a_command_knows_what_it_does(parsed) -> None:
     stored = parsed("predict", "s3://maps/land/bundle", "/shared/a.tif", "--out", "s3://maps/land/")
     assert (stored.run, stored.output) == ("land", "s3://maps/land")
     assert parsed("report", "s3://maps/land").output == "s3://maps/land"
+
+
+def test_a_configuration_may_be_in_a_store(parsed, configuration: Path, remote: str) -> None:
+    write_whole(place(remote) / "land.yaml", configuration.read_bytes())
+    for words in (("run",), ("predict", "--config")):
+        command = parsed(*words, f"{remote}/land.yaml")
+        assert (command.output, command.config) == ("/shared/land", f"{remote}/land.yaml")
+        assert command.entrypoint.endswith(f"{remote}/land.yaml")
+        with pytest.raises(InputError, match=re.escape(f"The configuration {remote}/sea.yaml does not exist.")):
+            parsed(*words, f"{remote}/sea.yaml")
 
 
 def test_the_same_work_has_the_same_id(parsed, configuration: Path) -> None:
