@@ -23,6 +23,7 @@ from segbatch.inference.plan import ScenePlan
 from segbatch.inference.settings import Settings
 from segbatch.masks import CLASS_MASK
 from segbatch.models.allocator import keep_freed_memory, touched_memory
+from segbatch.models.threads import wait_without_spinning
 from segbatch.scenes import LabelReader, SceneReader, open_scene
 from segbatch.scenes.raster import small_cache
 from segbatch.scenes.scene import read_padded
@@ -148,6 +149,7 @@ class PredictStage:
     ) -> None:
         self._scenes = scenes
         keep_freed_memory()
+        wait_without_spinning()
         with touched_memory(window_bytes if device == "cpu" else 0):
             # Reading and writing workers import this module too, and torch would cost them seconds.
             from segbatch.inference.load import load_predictor
