@@ -146,6 +146,8 @@ def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Itera
             where = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         if simulated is not None:
             where["num_cpus"], where["num_gpus"] = simulated
+            # Of a node Ray keeps as many processes as it has CPUs: of many nodes that are one, none that reads.
+            where["_system_config"] = {"num_workers_soft_limit": 2 * sum(simulated)}
         if not local and address != "auto":
             where["address"] = address
         try:

@@ -56,6 +56,7 @@ class Dispatch:
         block_seconds: That each took for a block.
         blocks: Mapped in the time that was measured: when all GPUs worked, to when the first had nothing more to do.
         seconds: That took.
+        lost: Seconds of GPUs that had no block, or were not told in time that theirs was done, over all these blocks.
         driver: Share of a core that the driver used in that time.
         machine: Share of all cores in use.
     """
@@ -64,6 +65,7 @@ class Dispatch:
     block_seconds: float
     blocks: int
     seconds: float
+    lost: float
     driver: float
     machine: float
 
@@ -75,8 +77,8 @@ class Dispatch:
     @property
     def overhead(self) -> float:
         """Time beyond what the GPUs were busy for, as a share of the latter."""
-        busy = self.blocks * self.block_seconds / self.gpus
-        return self.seconds / busy - 1 if busy else float("inf")
+        busy = self.blocks * self.block_seconds
+        return self.lost / busy if busy else float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,9 @@ def measure_dispatch(folder: Path, gpus: int, block_seconds: float, blocks: int)
         raise InputError(f"{blocks} blocks are too few for {gpus} GPUs: give 8 for each at least.")
     plan = simulated_scene(blocks)
     pending = np.array([(0, block) for block in range(blocks)], np.int64)
-    ledger = folder / "ledger"
+    ledger, gate = folder / "ledger", folder / "gate"
     ledger.mkdir()
+    gate.mkdir()
     settings = Settings()
     work = _SleepingWork(
         scenes=(plan,),
@@ -127,6 +130,8 @@ def measure_dispatch(folder: Path, gpus: int, block_seconds: float, blocks: int)
         label_map=LabelMap(_CLASSES),
         settings=settings,
         block_seconds=block_seconds,
+        gpus=gpus,
+        gate=str(gate),
     )
     cpus = max(2, gpus // _GPUS_A_CPU)
     with ray_session("local", simulated=(cpus, gpus)):
@@ -137,9 +142,10 @@ def measure_dispatch(folder: Path, gpus: int, block_seconds: float, blocks: int)
         )
         # As of blocks of the usual size on nodes with memory for them.
         bounds = bound_blocks(cpus=cpus, store_bytes=2**50, block_bytes=2**26, pool=pool, blocks=blocks)
-        arrivals, actors, marks = [], set(), {}
+        arrivals, lost, actors, marks = [], [], set(), {}
         for row in run_ray(work, pool, bounds):
             arrivals.append(time.perf_counter())
+            lost.append(row.seconds["idle"] + row.seconds["predict"] - block_seconds)
             actors.add(row.note)
             if len(actors) == gpus and "start" not in marks:
                 marks["start"] = len(arrivals), time.process_time()
@@ -151,7 +157,15 @@ def measure_dispatch(folder: Path, gpus: int, block_seconds: float, blocks: int)
     if last[0] - first[0] < 2 * gpus:
         raise SegbatchError(f"All {gpus} actors were up only after {first[0]} of {blocks} blocks: give more blocks.")
     seconds = arrivals[last[0] - 1] - arrivals[first[0] - 1]
-    return Dispatch(gpus, block_seconds, last[0] - first[0], seconds, (last[1] - first[1]) / seconds, machine)
+    return Dispatch(
+        gpus=gpus,
+        block_seconds=block_seconds,
+        blocks=last[0] - first[0],
+        seconds=seconds,
+        lost=sum(lost[first[0] : last[0]]),
+        driver=(last[1] - first[1]) / seconds,
+        machine=machine,
+    )
 
 
 def measure_planning(folder: Path, blocks: int) -> Planning:
@@ -261,15 +275,19 @@ class _SleepingWork(Work):
 
     Args:
         block_seconds: That prediction takes.
+        gpus: That begin at the same time: to start so many processes takes this machine longer than their blocks.
+        gate: Folder in which each says that it is ready.
     """
 
     block_seconds: float = 0.0
+    gpus: int = 1
+    gate: str = ""
 
     def reader(self) -> ReadStage:
         return cast(ReadStage, _Read())
 
     def predictor(self, threads: int | None, device: str) -> PredictStage:
-        return cast(PredictStage, _Sleep(self.block_seconds))
+        return cast(PredictStage, _Sleep(self.block_seconds, self.gpus, self.gate))
 
 
 class _Read:
@@ -279,13 +297,22 @@ class _Read:
 
 
 class _Sleep:
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, gpus: int = 0, gate: str = ".") -> None:
+        self._seconds, self._gpus, self._gate = seconds, gpus, Path(gate)
+        self._idle_since: float | None = None
 
     def __call__(self, pixels: BlockPixels) -> BlockMask:
-        waited = time.time() - pixels.started
+        if self._gpus:
+            (self._gate / str(os.getpid())).touch()
+            while len(os.listdir(self._gate)) < self._gpus:
+                time.sleep(0.5)
+            self._gpus = 0
+        waited, begun = time.time() - pixels.started, time.perf_counter()
+        idle = 0.0 if self._idle_since is None else begun - self._idle_since
         time.sleep(self._seconds)
-        seconds = {**dict.fromkeys(SECONDS, 0.0), "wait": waited, "predict": self._seconds}
+        self._idle_since = time.perf_counter()
+        timed = {"wait": waited, "idle": idle, "predict": self._idle_since - begun}
+        seconds = {**dict.fromkeys(SECONDS, 0.0), **timed}
         mask: NDArray[Any] = np.zeros((_SIDE, _SIDE), np.uint8)
         return BlockMask(
             pixels.scene, pixels.block, {CLASS_MASK: mask}, 1, pixels.started, seconds, note=str(os.getpid())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,19 @@ from segbatch.inference.tally import tally_ledger
 
 def test_the_overhead_is_the_time_beyond_that_of_busy_gpus() -> None:
     # 40 blocks of 2 s on 4 GPUs are 20 s of work.
-    assert Dispatch(4, 2.0, 40, 20.0, 0.5, 0.5).overhead == 0.0
-    assert Dispatch(4, 2.0, 40, 21.0, 0.5, 0.5).overhead == pytest.approx(0.05)
-    assert Dispatch(4, 2.0, 40, 20.0, 0.5, 0.5).rate == 2.0
-    assert Dispatch(4, 0.0, 40, 20.0, 0.5, 0.5).overhead == float("inf")
+    assert Dispatch(4, 2.0, 40, 20.0, 0.0, 0.5, 0.5).overhead == 0.0
+    assert Dispatch(4, 2.0, 40, 21.0, 4.0, 0.5, 0.5).overhead == pytest.approx(0.05)
+    assert Dispatch(4, 2.0, 40, 20.0, 0.0, 0.5, 0.5).rate == 2.0
+    assert Dispatch(4, 0.0, 40, 20.0, 4.0, 0.5, 0.5).overhead == float("inf")
+
+
+def test_a_simulated_gpu_tells_when_it_had_nothing_to_do() -> None:
+    gpu, pixels = _Sleep(0.05), _Read()(0, 0)
+    assert gpu(pixels).seconds["idle"] == 0
+    time.sleep(0.1)
+    found = gpu(pixels).seconds
+    assert found["idle"] >= 0.1
+    assert found["predict"] >= 0.05
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 10, 1000])
@@ -61,7 +71,7 @@ def test_planning_and_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found.blocks == 900
     assert min(found.plan, found.resume, found.memory) > 0
     print_planning([found])
-    print_dispatch(Dispatch(4, 0.0, 40, 20.0, 0.5, 0.5))
+    print_dispatch(Dispatch(4, 0.0, 40, 20.0, 4.0, 0.5, 0.5))
     assert "900" in capsys.readouterr().out
 
 
