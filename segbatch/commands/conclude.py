@@ -89,7 +89,7 @@ def known_index(request: Request) -> Index:
         image = str(record.image)
         size, modified = file_stamp(image)[1:]
         digest = scene_fingerprint(known, record.id, record.label is not None)
-        scenes.append(_entry(record, image, tallies[record.id], digest, (size, modified), known["bundle"], None))
+        scenes.append(_entry(record, image, tallies[record.id], digest, (size, modified), known["bundle"], None, None))
     return Index(tuple(scenes))
 
 
@@ -127,8 +127,8 @@ def conclude(
                 adopted.append(ref.id)
                 version = plan.info.size, plan.info.modified
                 record, digest = scene_record(request, plan), found.prints[ref.id]
-                entry = _entry(record, ref.image, tallies[ref.id], digest, version, bundle, begun.number)
-                entry = replace(entry, tag=stamps[ref.id][-1])
+                tag = stamps[ref.id][-1]
+                entry = _entry(record, ref.image, tallies[ref.id], digest, version, bundle, begun.number, tag)
             else:
                 entry = replace(entry, status="failed", note="its files could not be written")
             if entry.fingerprint is None:
@@ -190,6 +190,7 @@ def _entry(
     version: tuple[int, int],
     bundle: str,
     run: int | None,
+    tag: str | None,
 ) -> SceneEntry:
     """The entry of a scene that is mapped; ``version`` is its file's size and modification time."""
     pixels = int(tally.class_pixels.sum())
@@ -207,6 +208,7 @@ def _entry(
         km2=None if record.pixel_area_m2 is None else pixels * record.pixel_area_m2 / 1e6,
         seconds=tally.seconds,
         record=asdict(record),
+        tag=tag,
     )
 
 

@@ -1,7 +1,6 @@
 """What a search has found so far, from which it goes on, and what is said of it."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from segbatch.commands.progress import counted, duration, say
 from segbatch.config import RunConfig, Settings
 from segbatch.redaction import redact_all
 from segbatch.report.trials import TrialResult, short_keys, shown
-from segbatch.storage import is_remote, remove_tree
+from segbatch.storage import append, is_remote, remove_tree
 
 
 @dataclass(slots=True)
@@ -56,10 +55,7 @@ class TrialLog:
         if is_remote(self.path):  # an object cannot be appended to
             self.path.put(b"".join(self._lines))
         else:
-            with open(self.path, "ab") as file:
-                file.write(self._lines[-1])
-                file.flush()
-                os.fsync(file.fileno())
+            append(self.path, self._lines[-1])
         self.events.append(event)
 
     @property

@@ -6,7 +6,6 @@ by a kill has no row in it: its block is done again.
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from segbatch.errors import SegbatchError
 from segbatch.evaluation import confusion_matrix, count_values
 from segbatch.redaction import redact
-from segbatch.storage import ChangedError, ObjectPath, is_remote, place, write_whole
+from segbatch.storage import ChangedError, ObjectPath, append, is_remote, place, write_whole
 
 ROWS_OF_AN_OBJECT = 256
 """Some 100 kB: written again with each row it is small, and a million rows are read in a few thousand requests."""
@@ -161,11 +160,8 @@ class LedgerWriter:
         try:
             if is_remote(self._path):
                 self._put(self._path, row.to_line())
-                return
-            with open(self._path, "ab") as file:
-                file.write(row.to_line())
-                file.flush()
-                os.fsync(file.fileno())
+            else:
+                append(self._path, row.to_line())
         except OSError as error:
             raise SegbatchError(f"{self._path} cannot be written: {error.strerror or error}.") from error
 

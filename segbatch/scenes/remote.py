@@ -3,10 +3,6 @@
 from collections import Counter
 from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
-
 from segbatch.errors import InputError
 from segbatch.redaction import is_redacted, redact
 from segbatch.storage import ImagePath, NoCredentialsError, is_store_url
@@ -14,9 +10,10 @@ from segbatch.storage import ImagePath, NoCredentialsError, is_store_url
 _SECONDS = (5.0, 20.0)
 """For a server to take a connection, and to answer."""
 
-_RETRY = Retry(
-    total=3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("HEAD",), redirect=10
-)
+_BUSY = (429, 500, 502, 503, 504)
+"""Answers after which a server is asked again."""
+
+_MOST_RETRIES, _FIRST_PAUSE = 3, 0.5
 
 _MOST_FAILURES = 8
 """Of a server in a row: thousands of scenes would wait for it one after the other."""
@@ -69,10 +66,18 @@ def etag(uri: str) -> str | None:
 
 
 def _tag_on_the_web(uri: str) -> str | None:
+    # Every process that reads or writes blocks imports this module, and few ask the web.
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    retry = Retry(
+        _MOST_RETRIES, status_forcelist=_BUSY, allowed_methods=("HEAD",), redirect=10, backoff_factor=_FIRST_PAUSE
+    )
     try:
         with requests.Session() as session:
-            session.mount("http://", HTTPAdapter(max_retries=_RETRY))
-            session.mount("https://", HTTPAdapter(max_retries=_RETRY))
+            session.mount("http://", HTTPAdapter(max_retries=retry))
+            session.mount("https://", HTTPAdapter(max_retries=retry))
             answer = session.head(uri, timeout=_SECONDS, allow_redirects=True)
     except ValueError:  # no address, to this library
         return None

@@ -11,6 +11,7 @@ from segbatch.storage.objects import ImagePath, ObjectPath, QuickPath
 from segbatch.storage.place import is_remote, is_store_url, is_url, place
 from segbatch.storage.staging import (
     PARTIAL,
+    append,
     move,
     move_over,
     read_range,
@@ -27,6 +28,7 @@ __all__ = [
     "NoCredentialsError",
     "ObjectPath",
     "QuickPath",
+    "append",
     "ask_ahead",
     "is_remote",
     "is_store_url",

@@ -31,6 +31,7 @@ _CLIENT: dict[str, Any] = {"timeout": "120s", "connect_timeout": "20s"}
 _RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 _QUICK_CLIENT: dict[str, Any] = {"timeout": "10s", "connect_timeout": "5s"}
 _QUICK_RETRY: dict[str, Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 """Environment variables that name a server of one's own."""
 

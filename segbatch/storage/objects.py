@@ -153,9 +153,11 @@ class ObjectPath(PurePosixPath):
         """
         first, slash, rest = pattern.partition("/")
         folders, objects = self._list()
-        for folder in folders:
-            if fnmatchcase(folder.name, first):
-                yield from folder.glob(rest, objects_only=objects_only) if rest else [] if objects_only else [folder]
+        for folder in (folder for folder in folders if fnmatchcase(folder.name, first)):
+            if rest:
+                yield from folder.glob(rest, objects_only=objects_only)
+            elif not objects_only:
+                yield folder
         if not slash:
             yield from (path for path in objects if fnmatchcase(path.name, first))
 

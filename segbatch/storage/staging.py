@@ -138,6 +138,18 @@ def write_whole(file: Path, content: bytes | Iterable[bytes]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def append(file: Path, line: bytes) -> None:
+    """Add a line to a file, which an object cannot be; on return it is on the disk.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to.
+    """
+    with file.open("ab") as stream:
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def read_range(file: Path, start: int, size: int) -> bytes:
     """Bytes of a file; fewer where it ends before.
 

@@ -217,7 +217,7 @@ def test_a_server_that_is_busy_is_asked_again_for_the_tag(
     busy: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tag that is missing once would be another version."""
-    monkeypatch.setattr(remote_files, "_RETRY", remote_files._RETRY.new(backoff_factor=0))
+    monkeypatch.setattr(remote_files, "_FIRST_PAUSE", 0)
     assert etag(busy(["503", "429"])) == '"of a.tif"'
     assert etag(busy(["403"])) is None
     with pytest.raises(InputError, match=r"a\.tif: whether it has changed cannot be told"):
