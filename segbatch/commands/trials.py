@@ -12,7 +12,7 @@ from segbatch.commands.progress import counted, duration, say
 from segbatch.config import RunConfig, Settings
 from segbatch.redaction import redact_all
 from segbatch.report.trials import TrialResult, short_keys, shown
-from segbatch.storage import append, is_remote, remove_tree
+from segbatch.storage import append, is_remote
 
 
 @dataclass(slots=True)
@@ -142,13 +142,17 @@ class Search:
 
     def prune(self, in_bundle: int | None) -> None:
         """Remove the checkpoints of trials that have ended, but for the best's if the bundle is another's."""
+        if not self.storage.is_dir():
+            return
+        from segbatch.training.checkpoint import clear
+
         ended = [trial for trial in self.results() if trial.state != "unfinished"]
         best = _best(ended)
         for trial in ended:
             if best is None or trial.number != best.number or best.number == in_bundle:
-                remove_tree(self.storage / self.name(trial.number))
-        if self.storage.is_dir() and not any(self.storage.iterdir()):
-            self.storage.rmdir()
+                clear(self.storage / self.name(trial.number))
+        if not any(self.storage.iterdir()):
+            clear(self.storage)
 
 
 def _best(trials: Sequence[TrialResult]) -> TrialResult | None:

@@ -124,7 +124,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def clear(storage: Path) -> None:
-    """Remove all checkpoints of trainings that are done."""
+    """Remove all checkpoints of trainings that are done, or a folder of them."""
     if is_remote(storage):
         filesystem, path = FileSystem.from_uri(str(storage))
         with suppress(OSError):  # it is not there

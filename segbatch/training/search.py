@@ -19,7 +19,7 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from segbatch.errors import root_message
-from segbatch.storage import remove_tree
+from segbatch.training.checkpoint import clear
 from segbatch.training.job import Listener
 from segbatch.training.trainer import Workers, fit
 from segbatch.training.trial import Trial, TrialRun
@@ -86,7 +86,7 @@ def run_trials(
     if not pending:
         return
     scratch = storage / ".ray-tune"
-    remove_tree(scratch)
+    clear(scratch)
     watch = _Watch(scheduler, listener, {number: trial.reported for number, trial in pending.items()})
 
     def name(trial: Any) -> str:
@@ -116,7 +116,7 @@ def run_trials(
                 ),
             ).fit()
     finally:
-        remove_tree(scratch)
+        clear(scratch)
 
 
 def finish(trial: Trial, epochs: int, workers: Workers, storage: Path, bundle: Path, listener: Listener) -> None:
