@@ -48,11 +48,6 @@ class Resources:
         """GPUs of all nodes."""
         return sum(gpus for _, gpus in self.nodes)
 
-    @property
-    def node_cpus(self) -> int:
-        """CPUs of the node that has most, at least 1."""
-        return max(1, *(cpus for cpus, _ in self.nodes)) if self.nodes else 1
-
     def cpus_for(self, workers: int, use_gpu: bool, least: int | None = None) -> int:
         """CPUs that each of ``workers`` gets, so that all find room on the nodes at the same time.
 

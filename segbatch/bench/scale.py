@@ -137,9 +137,7 @@ def measure_dispatch(folder: Path, gpus: int, block_seconds: float, blocks: int)
     with ray_session("local", simulated=(cpus, gpus)):
         from segbatch.inference.pipeline import run_ray
 
-        pool = plan_pool(
-            cpus=cpus, gpus=gpus, node_cpus=cpus, use_gpu=True, min_actors=1, max_actors=None, blocks=blocks
-        )
+        pool = plan_pool([(cpus, gpus)], use_gpu=True, min_actors=1, max_actors=None, blocks=blocks)
         # As of blocks of the usual size on nodes with memory for them.
         bounds = bound_blocks(cpus=cpus, store_bytes=2**50, block_bytes=2**26, pool=pool, blocks=blocks)
         arrivals, lost, actors, marks = [], [], set(), {}

@@ -115,9 +115,7 @@ def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: 
     """How many actors a cluster gets for so many blocks; see `plan_pool`."""
     actors = inference.actors
     return plan_pool(
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        node_cpus=resources.node_cpus,
+        resources.nodes,
         use_gpu=use_gpu,
         min_actors=actors.min,
         max_actors=actors.max,

@@ -18,17 +18,13 @@ from ray.data.exceptions import ExecutionTimeoutError
 from segbatch.errors import SegbatchError, root_message
 from segbatch.inference.attempts import ATTEMPTS, Attempts, under_way
 from segbatch.inference.ledger import LedgerRow
-from segbatch.inference.pool import Bounds, Pool
+from segbatch.inference.pool import IO_CPUS, Bounds, Pool
 from segbatch.inference.rows import SECONDS, Row, mask_to_row, pixels_to_row, row_to_mask, row_to_pixels
 from segbatch.inference.stages import BlockMask, ReadStage, WriteStage
 from segbatch.inference.watch import Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
 from segbatch.masks import CLASS_MASK
 from segbatch.storage import place, remove_tree
-
-_IO_CPUS = 0.25
-"""CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
-is left of a cluster after a node is lost."""
 
 _NO_PROGRESS_SECONDS = 1800
 """Longest time without a block done: booting a node, or one block on a slow CPU, must fit in."""
@@ -99,7 +95,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
             .map_batches(
                 read_block,
                 batch_size=1,
-                num_cpus=_IO_CPUS,
+                num_cpus=IO_CPUS,
                 compute=ray.data.TaskPoolStrategy(size=min(bounds.reads, tasks)),  # Ray warns of more
             )
             .map_batches(
@@ -120,7 +116,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
                 **kind,
                 zero_copy_batch=True,
             )
-            .map_batches(write_block, batch_size=1, num_cpus=_IO_CPUS, zero_copy_batch=True)
+            .map_batches(write_block, batch_size=1, num_cpus=IO_CPUS, zero_copy_batch=True)
         )
         for batch in rows.iter_batches(batch_size=None, prefetch_batches=0):
             for line, fatal in zip(batch["row"], batch["fatal"], strict=True):
@@ -141,7 +137,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
     remove_tree(attempts)
 
 
-def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = _IO_CPUS) -> Iterator[str]:
+def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = IO_CPUS) -> Iterator[str]:
     """Call a function on each item, in Ray tasks, and yield the results as they come.
 
     Args:
@@ -259,7 +255,7 @@ def _is_standstill(error: BaseException | None) -> bool:
 def _numbers(numbers: range, group: int) -> ray.data.Dataset:
     """Numbers, so many a Ray block."""
     groups = [numbers[first : first + group] for first in range(0, len(numbers), group)]
-    return ray.data.read_datasource(_Numbers(groups), override_num_blocks=len(groups), num_cpus=_IO_CPUS)
+    return ray.data.read_datasource(_Numbers(groups), override_num_blocks=len(groups), num_cpus=IO_CPUS)
 
 
 class _Shared(Generic[_Value]):

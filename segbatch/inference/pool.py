@@ -1,7 +1,13 @@
 """Who predicts, and how many blocks may be on their way: arithmetic over what a cluster has."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+IO_CPUS = 0.25
+"""CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
+is left of a cluster after a node is lost."""
 
 _CALLS_ON_A_GPU = 2
 """While one block is on the GPU, the next is unpacked and the one before packed."""
@@ -42,10 +48,8 @@ class Pool:
 
 
 def plan_pool(
+    nodes: Sequence[tuple[int, int]],
     *,
-    cpus: int,
-    gpus: int,
-    node_cpus: int,
     use_gpu: bool,
     min_actors: int,
     max_actors: int | None,
@@ -56,12 +60,11 @@ def plan_pool(
     """How many actors, and how the cores are shared among them.
 
     With GPUs there is an actor for each, or for each share of one; without, one for each four cores (or node, where
-    nodes are smaller), and the cores are shared among them. Some CPU is always left to the tasks that read and write.
+    nodes are smaller), and the cores are shared among them. However the actors come to lie on the nodes, as when those
+    of a lost node are started again on the others, each node keeps CPUs for the tasks that read and write.
 
     Args:
-        cpus: CPUs of the cluster.
-        gpus: GPUs of the cluster.
-        node_cpus: CPUs of the node that has most: an actor that reserves more would never start.
+        nodes: (CPUs, GPUs) of each node; GPUs of the kind that is wanted.
         use_gpu: Whether actors get a GPU each.
         min_actors: Actors kept at all times.
         max_actors: Most actors at a time, or None for as many as there is room for.
@@ -69,16 +72,20 @@ def plan_pool(
         share: Of a GPU that each actor takes.
         accelerator: Ray's name of the kind of GPU that is counted; None for any.
     """
+    sizes = [cpus for cpus, _ in nodes if cpus] or [1]
     # No actor is spread over two GPUs: what is left of each is left over.
-    room = gpus * int(1 / share + 1e-9) if use_gpu else max(1, cpus // min(4, node_cpus))
+    each_gpu = int(1 / share + 1e-9)
+    room = sum(gpus for _, gpus in nodes) * each_gpu if use_gpu else sum(sizes) // min(4, max(sizes))
     most = max(1, min(max_actors or max(room, min_actors), blocks))
     least = min(min_actors, most)
     if use_gpu:
-        reserved = min(0.5, cpus / (2 * most))
+        # Half of a node's CPUs are for reading and writing, however few it has for its GPUs.
+        shares = [cpus / (2 * min(most, gpus * each_gpu)) for cpus, gpus in nodes if gpus]
+        reserved = math.floor(min(0.5, *shares) * 1e4) / 1e4 if shares else 0.5
         return Pool(least, most, reserved, True, None, _CALLS_ON_A_GPU, share, accelerator)
-    reserved = min(_without_io(cpus) / most, _without_io(node_cpus))
-    threads = max(1, min(cpus // most, node_cpus))
-    return Pool(least, most, int(reserved) if reserved >= 1 else math.floor(reserved * 1e4) / 1e4, False, threads)
+    reserved = _reserved(sizes, most)
+    usable = sum(cpus for cpus in sizes if cpus >= reserved)
+    return Pool(least, most, reserved, False, max(1, min(usable // most, max(sizes))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,35 @@ def bound_blocks(*, cpus: int, store_bytes: int, block_bytes: int, pool: Pool, b
     return Bounds(reads, max(min(wanted, room), 4 * block_bytes), group)
 
 
-def _without_io(cpus: int) -> float:
-    """What actors may reserve of ``cpus``; the rest is for reading and writing."""
-    return max(0.5, cpus - max(1, cpus // 8))
+def _reserved(sizes: Sequence[int], most: int) -> float:
+    """CPUs that each actor reserves: as many as can be if all are to find room and no node is ever full.
+
+    Args:
+        sizes: CPUs of each node.
+        most: Actors.
+    """
+    kinds, fewest = Counter(sizes), -(-most // len(sizes))  # on the node that has most actors
+    shares = {(cpus - _for_io(cpus, actors)) / actors for cpus in kinds for actors in range(fewest, most + 1)}
+    for share in sorted(shares, reverse=True):
+        reserved = math.floor(share * 1e4) / 1e4  # Ray knows no finer ones
+        held = {cpus: _held(cpus, reserved, most) for cpus in kinds}
+        if sum(count * held[cpus] for cpus, count in kinds.items()) >= most and all(
+            cpus - held[cpus] * reserved >= _for_io(cpus) for cpus in kinds
+        ):
+            return reserved
+    raise AssertionError("as many as share the smallest node find room on any other")
+
+
+def _held(cpus: int, reserved: float, most: int) -> int:
+    """Most actors that a node can come to hold."""
+    return min(int(cpus / reserved), most)
+
+
+def _for_io(cpus: int, actors: int = 0) -> float:
+    """CPUs that are left to the tasks that read and write: two for each actor, and one that is waited for.
+
+    Args:
+        cpus: Of the node.
+        actors: On it; 0 for what is enough for the run to go on at all.
+    """
+    return min(IO_CPUS * max(2, 2 * actors + 1), cpus / 4)

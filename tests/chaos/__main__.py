@@ -17,6 +17,7 @@ exit code that is meant, and the blocks that were begun again are at most 5 % an
     worker       SIGKILL of a process that reads or writes, on a standing cluster       2
     actor        SIGKILL of a process that predicts, on a standing cluster              4
     node         SIGKILL of all processes of a node; another one takes its place        11
+    lost         SIGKILL of all processes of a node, and none takes its place              11
     drain        a node has a notice and is killed some seconds later; another one comes   11
     storage      scenes and labels come over HTTP from a server that answers 500,       4, and failed blocks
                  hangs, hangs up or sends half of what was asked for, and heals

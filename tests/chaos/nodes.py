@@ -112,6 +112,20 @@ class Drain(OnCluster):
         self.cluster.kill(node)
 
 
+class Lost(OnCluster):
+    """SIGKILL of all processes of a node, and none comes: what is left goes on by itself."""
+
+    kind = "lost"
+    on_their_way = 11
+
+    def strike(self, command: Command, number: int) -> None:
+        """See `Fault.strike`."""
+        rows = self.moment(command, LAST) if number == 0 else None
+        if rows is not None and command.runs:
+            self.cluster.kill(self.rng.choice(self.cluster.nodes))
+            self.hit(f"SIGKILL of a node at {rows} rows")
+
+
 class Node(OnCluster):
     """SIGKILL of all processes of a node; another one comes a little later, or has come before."""
 

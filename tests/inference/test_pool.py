@@ -12,72 +12,79 @@ IO_TASK = 0.25
 """CPUs that one reading or writing task needs."""
 
 
-def plan(cpus: int, **changes: Any) -> Pool:
-    settings: dict[str, Any] = {
-        "gpus": 0,
-        "node_cpus": cpus,
-        "use_gpu": False,
-        "min_actors": 1,
-        "max_actors": None,
-        "blocks": 10_000,
-    }
-    return plan_pool(cpus=cpus, **(settings | changes))
+def plan(*cpus: int, gpus: int = 0, **changes: Any) -> Pool:
+    settings: dict[str, Any] = {"use_gpu": False, "min_actors": 1, "max_actors": None, "blocks": 10_000}
+    return plan_pool([(each, gpus) for each in cpus], **(settings | changes))
 
 
 @given(
-    nodes=st.integers(1, 8),
-    node_cpus=st.integers(1, 64),
+    nodes=st.lists(st.integers(1, 64), min_size=1, max_size=8),
     min_actors=st.integers(1, 6),
     max_actors=st.none() | st.integers(1, 12),
     blocks=st.integers(1, 200),
 )
-def test_without_gpus_all_fits(
-    nodes: int, node_cpus: int, min_actors: int, max_actors: int | None, blocks: int
-) -> None:
-    cpus = nodes * node_cpus
-    pool = plan(cpus, node_cpus=node_cpus, min_actors=min_actors, max_actors=max_actors, blocks=blocks)
+def test_without_gpus_all_fits(nodes: list[int], min_actors: int, max_actors: int | None, blocks: int) -> None:
+    pool = plan(*nodes, min_actors=min_actors, max_actors=max_actors, blocks=blocks)
     assert 1 <= pool.min <= pool.max <= blocks
     assert max_actors is None or pool.max <= max_actors
-    assert 0 < pool.cpus <= node_cpus - IO_TASK
-    assert pool.max * pool.cpus <= cpus - 2 * IO_TASK
-    assert pool.cpus >= 1 or pool.cpus <= 0.5 or pool.max > 1
+    assert sum(int(cpus / pool.cpus) for cpus in nodes) >= pool.max
     assert pool.threads is not None
-    assert 1 <= pool.threads <= node_cpus
-    assert pool.threads * pool.max <= max(cpus, pool.max)
+    assert 1 <= pool.threads <= max(nodes)
+    assert pool.threads * pool.max <= max(sum(nodes), pool.max)
     assert pool.calls == 1
+    for cpus in nodes:
+        # All actors that ever find room on this node, as after the loss of all others.
+        actors = min(int(cpus / pool.cpus), pool.max)
+        assert cpus - actors * pool.cpus >= min(2 * IO_TASK, cpus / 4)
 
 
 @given(
-    cpus=st.integers(1, 64), gpus=st.integers(1, 8), max_actors=st.none() | st.integers(1, 8), blocks=st.integers(1, 99)
+    nodes=st.lists(st.integers(1, 64), min_size=1, max_size=8),
+    gpus=st.integers(1, 8),
+    max_actors=st.none() | st.integers(1, 8),
+    blocks=st.integers(1, 99),
 )
-def test_each_gpu_has_its_actor(cpus: int, gpus: int, max_actors: int | None, blocks: int) -> None:
-    pool = plan(cpus, gpus=gpus, use_gpu=True, max_actors=max_actors, blocks=blocks)
-    assert pool.max == min(blocks, max_actors or gpus)
+def test_each_gpu_has_its_actor(nodes: list[int], gpus: int, max_actors: int | None, blocks: int) -> None:
+    pool = plan(*nodes, gpus=gpus, use_gpu=True, max_actors=max_actors, blocks=blocks)
+    assert pool.max == min(blocks, max_actors or gpus * len(nodes))
     assert pool.use_gpu
-    assert pool.max * pool.cpus <= cpus - 2 * IO_TASK
     assert pool.threads is None
     assert pool.calls == 2
+    assert all(cpus - min(pool.max, gpus) * pool.cpus >= 2 * IO_TASK for cpus in nodes)
 
 
 @pytest.mark.parametrize(
-    ("cpus", "node_cpus", "expected"),
-    [(1, 1, Pool(1, 1, 0.5, False, 1)), (2, 2, Pool(1, 1, 1, False, 2)), (16, 16, Pool(1, 4, 3, False, 4))],
+    ("nodes", "expected"),
+    [
+        ([1], Pool(1, 1, 0.75, False, 1)),
+        ([2], Pool(1, 1, 1.5, False, 2)),
+        ([4], Pool(1, 1, 3.25, False, 4)),
+        ([16], Pool(1, 4, 3.4375, False, 4)),
+        # Two actors of 4 CPUs would fill the larger node as soon as the smaller one is lost, and nobody could read.
+        ([8, 2], Pool(1, 2, 3.375, False, 4)),
+        ([2, 2], Pool(1, 2, 1.5, False, 2)),
+        ([12, 12], Pool(1, 6, 3.4166, False, 4)),
+        ([48] * 4, Pool(1, 48, 3.4791, False, 4)),
+    ],
 )
-def test_examples(cpus: int, node_cpus: int, expected: Pool) -> None:
-    assert plan(cpus, node_cpus=node_cpus) == expected
+def test_examples(nodes: list[int], expected: Pool) -> None:
+    assert plan(*nodes) == expected
 
 
 def test_one_block_on_many_small_nodes_can_start() -> None:
     """One actor for the whole cluster's cores would wait for ever."""
-    assert plan(32, node_cpus=2, blocks=1) == Pool(1, 1, 1, False, 2)
-    assert plan(32, node_cpus=2) == Pool(1, 16, 1, False, 2)
+    assert plan(*[2] * 16, blocks=1) == Pool(1, 1, 1.5, False, 2)
+    assert plan(*[2] * 16) == Pool(1, 16, 1.5, False, 2)
+
+
+def test_gpus_that_are_still_to_come() -> None:
+    assert plan(2, use_gpu=True, max_actors=8) == Pool(1, 8, 0.5, True, None, 2)
 
 
 @pytest.mark.parametrize(("share", "actors"), [(1.0, 3), (0.5, 6), (0.4, 6), (0.3, 9), (0.1, 30)])
 def test_actors_share_gpus_and_none_is_spread_over_two(share: float, actors: int) -> None:
     pool = plan(64, gpus=3, use_gpu=True, share=share, accelerator="A100")
     assert (pool.max, pool.gpus, pool.accelerator) == (actors, share, "A100")
-    assert pool.max * pool.cpus <= 64 - 2 * IO_TASK
 
 
 pools = st.builds(
