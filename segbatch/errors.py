@@ -25,6 +25,11 @@ class TrainingError(SegbatchError):
     """Training cannot go on."""
 
 
+def explain(error: Exception, what: str) -> str:
+    """An error in a line: segbatch's own say all themselves, others only after ``what`` could not be done."""
+    return str(error) if isinstance(error, SegbatchError) else f"{what}: {root_message(error)}"
+
+
 def root_message(error: BaseException) -> str:
     """The line that says what went wrong.
 

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from segbatch.classes import NODATA
-from segbatch.errors import SegbatchError
+from segbatch.errors import explain
 from segbatch.inference.files import BlockWriter, Format, MaskFiles, cog_path, drop_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import (
@@ -54,10 +54,8 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter) -> str:
         drop_parts(masks, scene.id)
         if "zarr" not in writer.formats:
             remove_folder(store)
-    except SegbatchError as error:
-        return str(error)
-    except OSError as error:
-        return f"The files of {scene.id} cannot be written: {error}"
+    except Exception as error:  # the other scenes' files are not to go without theirs
+        return explain(error, f"The files of {scene.id} cannot be written")
     return ""
 
 

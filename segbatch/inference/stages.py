@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA, LabelMap
-from segbatch.errors import InputError, SceneReadError, SegbatchError
+from segbatch.errors import InputError, SceneReadError, SegbatchError, explain
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.ledger import LedgerRow, LedgerWriter
 from segbatch.inference.memory import resident_memory
@@ -116,9 +116,9 @@ class ReadStage:
                     values, valid = nothing
             else:
                 values, valid = nothing
-        except SegbatchError as problem:
+        except Exception as problem:  # whatever a file does to the libraries that read it, it is this scene's alone
             _forget(plan.info.uri)
-            (values, valid), error = nothing, str(problem)
+            (values, valid), error = nothing, explain(problem, f"{plan.info.uri} cannot be read")
         return BlockPixels(scene, block, values, valid, wanted, started, {"read": time.perf_counter() - clock}, error)
 
 
@@ -148,6 +148,7 @@ class PredictStage:
         device: str,
     ) -> None:
         self._scenes = scenes
+        self._device = device
         keep_freed_memory()
         wait_without_spinning()
         with touched_memory(window_bytes if device == "cpu" else 0):
@@ -167,29 +168,36 @@ class PredictStage:
         arrays: dict[str, NDArray[np.uint8]] = {CLASS_MASK: np.zeros((0, 0), np.uint8)}
         idle = clock - self._idle_since
         seconds = {**pixels.seconds, "wait": waited, "idle": idle, **dict.fromkeys(DEVICE_SECONDS, 0.0)}
-        windows, note = 0, ""
+        windows, note, error = 0, "", pixels.error
         if pixels.valid.size:
             plan = self._scenes[pixels.scene]
             block = plan.grid[pixels.block]
-            prediction = self._predictor.predict(
-                pixels.values, pixels.valid, plan.grid.tiling(block), kept=block.kept, wanted=pixels.wanted
-            )
-            found = prediction.outputs
-            arrays = {
-                name: array
-                for name, array in (
-                    (CLASS_MASK, found.mask),
-                    ("confidence", found.confidence),
-                    ("probabilities", found.probabilities),
+            try:
+                prediction = self._predictor.predict(
+                    pixels.values, pixels.valid, plan.grid.tiling(block), kept=block.kept, wanted=pixels.wanted
                 )
-                if array is not None
-            }
-            windows, note = prediction.windows, prediction.note
-            seconds |= prediction.seconds
+            except Exception as problem:
+                # A GPU that has failed once fails for every block that follows, and none of them is to blame.
+                if isinstance(problem, SegbatchError) or self._device != "cpu":
+                    raise
+                error = explain(problem, f"block {pixels.block} cannot be predicted")
+            else:
+                found = prediction.outputs
+                arrays = {
+                    name: array
+                    for name, array in (
+                        (CLASS_MASK, found.mask),
+                        ("confidence", found.confidence),
+                        ("probabilities", found.probabilities),
+                    )
+                    if array is not None
+                }
+                windows, note = prediction.windows, prediction.note
+                seconds |= prediction.seconds
         self._idle_since = time.perf_counter()
         seconds["predict"] = self._idle_since - clock
         return BlockMask(
-            pixels.scene, pixels.block, arrays, windows, pixels.started, seconds, pixels.error, note, resident_memory()
+            pixels.scene, pixels.block, arrays, windows, pixels.started, seconds, error, note, resident_memory()
         )
 
 
@@ -247,8 +255,8 @@ class WriteStage:
             try:
                 with small_cache(), LabelReader(plan.ref.label, self._label_map, plan.info) as reader:
                     label = reader.read(owned)
-            except InputError as problem:  # it was there when the run began
-                raise SceneReadError(str(problem)) from problem
+            except Exception as problem:  # it could be read when the run began
+                raise SceneReadError(explain(problem, f"{plan.ref.label} cannot be read")) from problem
         if plan.id not in self._created:
             # Here and not before the run: of ten thousand small scenes it takes as long as all else that is written.
             try:

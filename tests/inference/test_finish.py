@@ -336,6 +336,16 @@ def test_a_full_disk_is_said_and_nothing_is_thrown_away(tmp_path: Path, monkeypa
     assert files_of(tmp_path) == before
 
 
+def test_an_error_that_nobody_expected_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = write_all(tmp_path, ["cog"])
+
+    def odd(*_: Any, **__: Any) -> None:
+        raise ValueError("no such tile")
+
+    monkeypatch.setattr(finish_module, "write_cog", odd)
+    assert finish(writer) == "The files of a cannot be written: ValueError: no such tile"
+
+
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     writer = write_all(tmp_path, ["cog", "zarr"])
     for folder in ("a.zarr/class_mask/c/0", ".parts/a/class_mask/0"):

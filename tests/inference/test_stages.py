@@ -1,5 +1,6 @@
 """The stages on real TIFFs, without an engine: against whole-image prediction, and with damaged files."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from segbatch.inference import stages
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.plan import ScenePlan, plan_scene
+from segbatch.inference.predictor import Predictor
 from segbatch.inference.settings import Settings
 from segbatch.inference.work import Work
 from segbatch.masks import read_window
@@ -189,6 +191,36 @@ def test_a_scene_that_is_damaged_in_the_middle_fails_alone(tmp_path: Path, make_
     assert "bad.tif is damaged" in str(errors["bad", 3])
     assert read_ledger(tmp_path / "ledger") == {(row.scene, row.block): row for row in rows}
     np.testing.assert_array_equal(mask_of(tmp_path, plans[0]), whole(values, np.ones((128, 128), bool)))
+
+
+@pytest.mark.usefixtures("use_integer_net")
+@pytest.mark.parametrize("stage", ["read", "predict", "label"])
+@pytest.mark.parametrize("error", [ValueError("cannot reshape"), MemoryError(), RuntimeError("no such kernel")])
+def test_an_error_that_nobody_expected_costs_its_block_alone(
+    tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch, stage: str, error: Exception
+) -> None:
+    values = np.random.default_rng(4).integers(0, 16, (2, 128, 128), dtype=np.uint8)
+    label = make_raster(tmp_path / "label.tif", values[0] % 5)
+    plan = make_plan(make_raster(tmp_path / "a.tif", values), label=label, block_bytes=1, core=64)
+    owner, name = {
+        "read": (stages, "read_padded"),
+        "predict": (Predictor, "predict"),
+        "label": (stages.LabelReader, "read"),
+    }[stage]
+    plain, calls = getattr(owner, name), itertools.count()
+
+    def once(*given: Any, **named: Any) -> Any:
+        if next(calls) == 1:
+            raise error
+        return plain(*given, **named)
+
+    monkeypatch.setattr(owner, name, once)
+    rows = run(work_for(tmp_path, plan))
+    assert [row.error is None for row in rows] == [True, False, True, True]
+    assert type(error).__name__ in str(rows[1].error)
+    assert str(rows[1].error).startswith(
+        {"read": plan.info.uri, "predict": "block 1", "label": str(plan.ref.label)}[stage] + " cannot be "
+    )
 
 
 @pytest.mark.usefixtures("use_integer_net")
