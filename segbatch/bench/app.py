@@ -16,14 +16,13 @@ Without --bundle a U-Net of random weights is made, without --scene a landscape 
 that does something else at the same time are worth nothing.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
+
+from segbatch.storage import scratch_folder
 
 Bundle = Annotated[Path | None, typer.Option(metavar="DIR", help="A trained model. Default: one of random weights.")]
 Scene = Annotated[str | None, typer.Option(metavar="IMAGE", help="Default: a painted landscape.")]
@@ -75,7 +74,7 @@ def run(
 
     inference: dict[str, Any] = {"engine": engine, "backend": backend, "precision": precision, "halo": _halo(halo)}
     results = []
-    with _folder() as folder:
+    with scratch_folder() as folder:
         for name in ["-"] if bundle else encoder or ["resnet18", "resnet34"]:
             material = prepare(bundle, scene, folder, name)
             scene = material.scene
@@ -96,7 +95,7 @@ def backends(
     from segbatch.bench.material import prepare
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         material = prepare(bundle, scene, folder)
         results = measure_backends(material, window, folder)
     print_backends(material, window, results)
@@ -118,7 +117,7 @@ def peers(
     from segbatch.bench.peers import measure_peers, print_peers
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         material = prepare(bundle, scene, folder)
         result = measure_peers(material, folder, side, limit)
     print_peers(result)
@@ -142,7 +141,7 @@ def seams(
     from segbatch.bench.show import write_results
 
     inference = {"core": core, "halo": _halo(halo), "backend": backend, "precision": precision}
-    with _folder() as folder:
+    with scratch_folder() as folder:
         result = check_seams(prepare(bundle, scene, folder), folder, side, inference)
     print_seams(result)
     write_results(json, "seams", result)
@@ -161,7 +160,7 @@ def memory(
     from segbatch.bench.memory import measure_memory, print_memory
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         results = measure_memory(bundle, folder, side=side, dense=_numbers(dense), base=base, engine=engine)
     print_memory(results)
     write_results(json, "memory", results)
@@ -176,7 +175,7 @@ def export(
     from segbatch.bench.export import measure_export, print_export
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         result = measure_export(folder, side)
     print_export(result)
     write_results(json, "export", result)
@@ -194,7 +193,7 @@ def forecast(
     from segbatch.bench.material import prepare
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         material = prepare(bundle, scene, folder)
         lines = compare_forecast(material, folder, engine)
     print_forecast(material, lines)
@@ -213,7 +212,7 @@ def scale(
     from segbatch.bench.scale import measure_dispatch, measure_planning, print_dispatch, print_planning
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         plannings = [measure_planning(folder, count) for count in sorted({max(1, planned // 10), planned})]
         print_planning(plannings)
         dispatch = measure_dispatch(folder, gpus, block_seconds, blocks or 40 * gpus)
@@ -232,7 +231,7 @@ def scenes(
     from segbatch.bench.scenes import measure_scenes, print_scenes
     from segbatch.bench.show import write_results
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         result = measure_scenes(folder, count, side, engine)
     print_scenes(result)
     write_results(json, "scenes", result)
@@ -250,7 +249,7 @@ def train(
     from segbatch.bench.training import measure_training, print_training
     from segbatch.config import load_config
 
-    with _folder() as folder:
+    with scratch_folder() as folder:
         result = measure_training(load_config(str(config), changes or []), folder, steps)
     print_training(result)
     write_results(json, "train", result)
@@ -273,12 +272,6 @@ def plain(
     scores = compare_with_plain(settings, bundle, minutes)
     print_scores(settings, scores)
     write_results(json, "plain", scores)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="segbatch-bench-") as folder:
-        yield Path(folder)
 
 
 def _halo(text: str) -> int | str:

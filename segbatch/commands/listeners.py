@@ -1,9 +1,8 @@
 """Who hears of a training's events: people, metrics.jsonl, TensorBoard, Prometheus and, on request, MLflow."""
 
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from segbatch.commands.tensorboard import EventFile
 from segbatch.commands.tracking import TrackedRun
 from segbatch.commands.training_progress import TrainingProgress
 from segbatch.config import RunConfig
-from segbatch.storage import is_remote, write_whole
+from segbatch.storage import is_remote, scratch_folder, write_whole
 from segbatch.telemetry import Meter
 from segbatch.tracing import tracing
 
@@ -77,7 +76,8 @@ class _Files:
 
     def __init__(self, folder: RunFolder, names: tuple[str, ...]) -> None:
         self._folder = folder
-        self._scratch = tempfile.TemporaryDirectory(prefix="segbatch-") if is_remote(folder.path) else None
+        self._held = ExitStack()
+        self._scratch = self._held.enter_context(scratch_folder()) if is_remote(folder.path) else None
         self._names = names
         self._events: EventFile | None = None
         self._warned = False
@@ -109,7 +109,7 @@ class _Files:
                 self._send()
             except OSError as error:
                 self._warn(error)
-            self._scratch.cleanup()
+            self._held.close()
 
     def _close_events(self) -> None:
         if self._events is not None:
@@ -119,12 +119,12 @@ class _Files:
     @property
     def _metrics(self) -> Path:
         """Where rows are appended: what grows cannot be an object."""
-        return self._folder.metrics if self._scratch is None else Path(self._scratch.name, "metrics.jsonl")
+        return self._folder.metrics if self._scratch is None else self._scratch / "metrics.jsonl"
 
     @property
     def _tensorboard(self) -> Path:
         """Where TensorBoard's file is written."""
-        return self._folder.tensorboard if self._scratch is None else Path(self._scratch.name)
+        return self._folder.tensorboard if self._scratch is None else self._scratch
 
     def _send(self) -> None:
         """Send the files, where they are not in their places."""
@@ -134,7 +134,7 @@ class _Files:
         if self._metrics.exists():
             write_whole(self._folder.metrics, self._metrics.read_bytes())
         known = {path.name for path in self._folder.tensorboard.iterdir()}
-        files = sorted(Path(self._scratch.name).glob("events.out.tfevents.*"))
+        files = sorted(self._scratch.glob("events.out.tfevents.*"))
         for file in files:
             write_whole(self._folder.tensorboard / file.name, file.read_bytes())
         for name in known - {file.name for file in files}:

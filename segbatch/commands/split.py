@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -115,10 +114,8 @@ def warn_of_known(refs: Sequence[SceneRef], split: Path) -> None:
     if not split.is_file():
         return
     known: set[str] = set()
-    with suppress(InputError), tempfile.TemporaryDirectory(prefix="segbatch-") as scratch:
-        copy = Path(scratch, split.name)  # it may be in an object store
-        copy.write_bytes(split.read_bytes())
-        known = {ref.image for ref in read_table(str(copy))}
+    with suppress(InputError):
+        known = {ref.image for ref in read_table(str(split))}
     names = [ref.id for ref in refs if ref.label is not None and redact(ref.image) in known]
     if names:
         say(

@@ -106,7 +106,7 @@ class Scenes(Section):
     """Which images are for what."""
 
     root: str = "."
-    """Folder from which relative paths count; itself relative to the working directory."""
+    """Folder from which relative paths count; itself relative to the working directory, or in an object store."""
     bands: list[int | str] | None = None
     """Bands to use, by number (from 1) or name; all but an alpha band when absent."""
     nodata: float | None = None

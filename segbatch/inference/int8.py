@@ -1,11 +1,10 @@
 """Making a bundle's model run in 8-bit integers: quantized with windows of the scenes to map, and measured."""
 
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from segbatch.inference.probe import Probe, find_samples
 from segbatch.models.profile import Profile, kind, read_profile, write_profile
+from segbatch.storage import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,9 @@ def run_quantization(job: Quantization) -> Profile:
     model, mean, std = bundle.model, bundle.card.mean, bundle.card.std
     quantize(model, mean, std, windows, job.path, job.shape)
     assert probe.backend is not None  # the caller names what is to run it
-    with tempfile.TemporaryDirectory(prefix="segbatch-") as folder:
+    with scratch_folder() as folder:
         # The run's windows may be too large to measure with in seconds.
-        like_samples = Path(folder) / "samples.onnx"
+        like_samples = folder / "samples.onnx"
         quantize(model, mean, std, windows, like_samples)
         profile = measure(
             bundle,

@@ -3,6 +3,7 @@
 import glob
 import math
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from segbatch.config import LabelledSceneEntry, Role, Scenes
 from segbatch.errors import InputError
 from segbatch.geometry import Window
 from segbatch.redaction import redact, without_query
-from segbatch.storage import ImagePath, is_store_url
+from segbatch.storage import ImagePath, is_store_url, local_file
 
 _T = TypeVar("_T", bound=Hashable)
 WINDOW_COLUMNS = ("col_off", "row_off", "width", "height")
@@ -114,7 +115,7 @@ def expand(
 
     Args:
         image: Path, glob or URL; relative paths count from ``root``.
-        root: Folder.
+        root: Folder, or a place in an object store.
         label: Path of the label. ``{name}`` in it stands for the image's file name without its ending, so
             that one entry can pair a glob of images with their labels.
         group: See `SceneRef`.
@@ -127,13 +128,13 @@ def expand(
     """
     path = resolve(image, root)
     images = [path]
-    remote = "://" in image or image.startswith("/vsi")  # a question mark begins its query
+    remote = "://" in path or path.startswith("/vsi")  # a question mark begins its query
     if not remote and glob.has_magic(image) and not os.path.exists(path):
         # A folder called 'site [1]' is no pattern.
         pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
         images = sorted(glob.glob(pattern, recursive=True))
-    elif is_store_url(image) and glob.has_magic(image):
-        images = _match_objects(image)
+    elif is_store_url(path) and glob.has_magic(image):
+        images = _match_objects(path)
     if not images and not may_be_none:
         raise InputError(f"No image matches {path}.")
     if label is not None and len(images) > 1 and "{name}" not in label:
@@ -199,7 +200,7 @@ def read_table(
     Relative paths in a table count from the table's folder, so that a data set can be moved as a whole.
 
     Args:
-        path: The table.
+        path: The table: a file, or an object's URL.
         root: Folder from which a relative ``path`` counts.
         where: Column to value (or list of values): only these rows.
         may_be_none: Whether no row may be left.
@@ -210,10 +211,9 @@ def read_table(
     import pandas as pd
 
     path = resolve(path, root)
-    if not os.path.isfile(path):
-        raise InputError(f"The scene table {path} does not exist.")
+    file = _local_table(path)
     try:
-        table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, dtype={"group": str})
+        table = pd.read_parquet(file) if path.endswith(".parquet") else pd.read_csv(file, dtype={"group": str})
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     table.index = pd.RangeIndex(1, len(table) + 1)  # row numbers for messages, whatever rows are left out
@@ -245,6 +245,26 @@ def read_table(
             )
         )
     return refs
+
+
+def _local_table(path: str) -> Path:
+    """A table's file, or a copy of an object.
+
+    Raises:
+        InputError: It is not there, or the store cannot be read.
+    """
+    try:
+        file = local_file(path)
+        is_there = file.is_file()
+    except FileNotFoundError:
+        is_there = False
+    except ValueError as error:
+        raise InputError(f"A scene table is a file or in an object store: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not is_there:
+        raise InputError(f"The scene table {path} does not exist.")
+    return file
 
 
 def with_unique_ids(refs: Sequence[SceneRef]) -> list[SceneRef]:
@@ -301,10 +321,14 @@ def name_of(path: str) -> str:
 
 
 def resolve(path: str, root: str) -> str:
-    """An absolute path (workers have other working directories); URLs stay as they are."""
+    """An absolute path (workers have other working directories), or a URL below one; URLs stay as they are."""
     if "://" in path or path.startswith("/vsi"):
         return path
-    return os.path.abspath(os.path.join(root, os.path.expanduser(path)))
+    path = os.path.expanduser(path)
+    if is_store_url(root) and not os.path.isabs(path):
+        scheme, _, folder = root.partition("://")
+        return f"{scheme}://{posixpath.normpath(posixpath.join(folder, path))}"
+    return os.path.abspath(os.path.join(root, path))
 
 
 def _with_folder(path: str, name: str) -> str:

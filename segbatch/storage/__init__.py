@@ -9,8 +9,8 @@ from segbatch.storage.client import ChangedError, NoCredentialsError
 from segbatch.storage.fetch import local_copy, local_file
 from segbatch.storage.objects import ImagePath, ObjectPath, QuickPath
 from segbatch.storage.place import is_remote, is_store_url, is_url, place
+from segbatch.storage.scratch import PARTIAL, scratch_folder
 from segbatch.storage.staging import (
-    PARTIAL,
     append,
     move,
     move_over,
@@ -41,6 +41,7 @@ __all__ = [
     "read_range",
     "remove_folder",
     "remove_tree",
+    "scratch_folder",
     "staging_folder",
     "write_whole",
 ]

@@ -9,7 +9,6 @@ made in a local temporary folder and sent.
 
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,17 +16,15 @@ from pathlib import Path
 
 from segbatch.storage.objects import MARK, ObjectPath
 from segbatch.storage.place import is_remote
-
-PARTIAL = ".partial"
-"""Ending of every temporary file and folder."""
+from segbatch.storage.scratch import PARTIAL, scratch_folder
 
 
 @contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
     """A new empty folder beside ``target``, or a local one for an object, removed on the way out with all in it."""
     if is_remote(target):
-        with tempfile.TemporaryDirectory(prefix="segbatch-", suffix=PARTIAL) as scratch:
-            yield Path(scratch)
+        with scratch_folder() as scratch:
+            yield scratch
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.parent / f".{target.name}.{uuid.uuid4().hex}{PARTIAL}"

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from pyarrow.fs import FileSystem
 
 from segbatch.errors import TrainingError
 from segbatch.models.bundle import Bundle, load_bundle, save_bundle
-from segbatch.storage import is_remote
+from segbatch.storage import is_remote, scratch_folder
 from segbatch.training.crew import Crew
 from segbatch.training.learner import Learner
 
@@ -137,8 +136,8 @@ def clear(storage: Path) -> None:
 def _workplace(scratch: Path) -> Iterator[Path]:
     """Where the files are written that Ray Train copies; the folder need not be there and goes afterwards."""
     if is_remote(scratch):
-        with tempfile.TemporaryDirectory(prefix="segbatch-") as name:
-            yield Path(name) / "reported"
+        with scratch_folder() as folder:
+            yield folder / "reported"
         return
     folder = scratch / "reported"
     try:

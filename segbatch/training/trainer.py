@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ import ray.train.torch
 from segbatch.classes import LabelMap
 from segbatch.errors import SegbatchError, TrainingError, root_message
 from segbatch.models.card import CARD
-from segbatch.storage import move_over, staging_folder
+from segbatch.storage import move_over, scratch_folder, staging_folder
 from segbatch.training.checkpoint import BUNDLE, rescue
 from segbatch.training.crew import Wire
 from segbatch.training.interrupt import GRACE_SECONDS, wait_gracefully
@@ -147,7 +146,7 @@ def fit(
     problem.unlink(missing_ok=True)
     rescue(scratch)
     count: Any = workers.count if workers.least == workers.count else (workers.least, workers.count)
-    with _relay(listener) as (wire, stop), tempfile.TemporaryDirectory(prefix="segbatch-") as meeting:
+    with _relay(listener) as (wire, stop), scratch_folder() as meeting:
 
         def ask_to_stop() -> None:
             stop.set()
@@ -157,7 +156,7 @@ def fit(
         trainer = ray.train.torch.TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "wire": wire, "scratch": scratch},
-            torch_config=LoopbackConfig(folder=meeting) if workers.local else None,
+            torch_config=LoopbackConfig(folder=str(meeting)) if workers.local else None,
             scaling_config=ray.train.ScalingConfig(
                 num_workers=count,
                 use_gpu=workers.use_gpu,

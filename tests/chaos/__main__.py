@@ -4,8 +4,9 @@
 
 A run maps two scenes of 36 blocks. It is started as users start it, hit by a fault at a moment that its seed says,
 and started again until it is done. It passes when class masks (COG and Zarr) and figures are those of a clean run byte
-for byte, no block is lost or counted twice, nothing is left behind, every try ended with a line or two and an
-exit code that is meant, and the blocks that were begun again are at most 5 % and those that were on their way:
+for byte, no block is lost or counted twice, nothing is left behind (nor in the temporary folder), every try ended with
+a line or two and an exit code that is meant, and the blocks that were begun again are at most 5 % and those that were
+on their way:
 
     kind         what happens                                                          on their way at each hit
     driver       SIGKILL of the inline command                                          4 blocks

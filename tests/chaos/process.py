@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,11 @@ _MARK = "SEGBATCH_CHAOS_MARK"
 """Environment variable that children inherit, also those that are nobody's children any more."""
 
 
+def temporary_folder(notes: Path) -> Path:
+    """The temporary folder of commands that the probe watches: one of their own, so that what they leave shows."""
+    return notes / "tmp"
+
+
 def environment(notes: Path | None, run: Path | None = None) -> dict[str, str]:
     """The environment of a command, or of a Ray node.
 
@@ -23,6 +29,8 @@ def environment(notes: Path | None, run: Path | None = None) -> dict[str, str]:
         notes: Folder for what the probe notes; None for no probe.
         run: Folder of the run, where operations on files count.
     """
+    if notes:
+        temporary_folder(notes).mkdir(exist_ok=True)
     known = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SEGBATCH_", "GDAL_"))}
     more = {
         # Small tensors on shared cores: threads that wait for each other would take minutes.
@@ -32,7 +40,8 @@ def environment(notes: Path | None, run: Path | None = None) -> dict[str, str]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "SPT_NOENV": "1",  # the titles of Ray's workers would be written over their environment, and so over the mark
-        **({"SEGBATCH_CHAOS_NOTES": str(notes)} if notes else {}),
+        "RAY_TMPDIR": tempfile.gettempdir(),  # the names of Ray's sockets may have 107 bytes at the most
+        **({"SEGBATCH_CHAOS_NOTES": str(notes), "TMPDIR": str(temporary_folder(notes))} if notes else {}),
         **({"SEGBATCH_CHAOS_RUN": str(run.absolute())} if run else {}),
     }
     return known | more

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.chaos.fault import Fault
 from tests.chaos.ground import Ground
-from tests.chaos.process import Command
-from tests.chaos.verdict import complaints, leftovers
+from tests.chaos.process import Command, temporary_folder
+from tests.chaos.verdict import complaints, leftovers, leftovers_in_temporary
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(kind: type[Fault], seed: int, ground: Ground) -> Outcome:
                 break
         if codes[-1] == 0:
             wrong += fault.wrong()
-            left += leftovers(fault.state(), fault.clean())
+            left += leftovers(fault.state(), fault.clean()) + leftovers_in_temporary(temporary_folder(fault.notes))
         else:
             wrong.append("it did not end" if codes[-1] is None else "it was never done")
     except Exception as error:  # a run that breaks the runner is a failure, and the next one goes on

@@ -10,7 +10,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.kills import Writes
 from tests.chaos.kinds import KINDS
 from tests.chaos.runner import Outcome, run
-from tests.chaos.verdict import State, complaints, differences, leftovers
+from tests.chaos.verdict import State, complaints, differences, leftovers, leftovers_in_temporary
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc")
 
@@ -66,6 +66,13 @@ def test_what_is_wrong_is_found() -> None:
         "masks/a.tif is missing",
     ]
     assert leftovers(State({}, {}, names), clean) == ["masks/.parts"]
+
+
+def test_what_is_left_in_the_temporary_folder_is_found(tmp_path: Path) -> None:
+    for name in (f"segbatch-0/{'0a' * 16}", "segbatch-0/x.partial/weights", "segbatch-x", "ray/session"):
+        (tmp_path / name).mkdir(parents=True)
+    assert leftovers_in_temporary(tmp_path) == ["segbatch-0/x.partial", "segbatch-x"]
+    assert leftovers_in_temporary(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,12 @@ def leftovers(found: State, clean: State) -> list[str]:
     return sorted(name for name in extra if not any(above in extra for above in _above(name)))
 
 
+def leftovers_in_temporary(folder: Path) -> list[str]:
+    """What commands left in their temporary folder, beside the copies of objects that all processes share."""
+    names = (path.relative_to(folder).as_posix() for path in [*folder.glob("segbatch-*"), *folder.glob("segbatch-*/*")])
+    return sorted(name for name in names if not re.fullmatch(r"segbatch-\d+(/[0-9a-f]{32})?", name))
+
+
 def _above(name: str) -> Iterable[str]:
     parts = name.split("/")
     return ("/".join(parts[:number]) for number in range(1, len(parts)))

@@ -243,8 +243,13 @@ def test_the_folder_of_a_search_is_not_mixed_with_anything_else(tuned: Tuned, mo
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_search_in_an_object_store_comes_to_the_same(tuned: Tuned, remote: str) -> None:
+    """With a rule that chooses the scenes that the other search lists: the best trial's are the table's."""
     run = place(remote)
-    said = segbatch("tune", str(tuned.config), "--set", f"output={remote}")
+    scenes = yaml.safe_load(tuned.config.read_text())["scenes"]
+    scenes["train"] += scenes.pop("validate")
+    scenes["split"] = {"by": "scene", "validate": 0.5}
+    words = ("tune", str(tuned.config), "--set", f"output={remote}", "--set", f"scenes={json.dumps(scenes)}")
+    said = segbatch(*words)
     assert said.code == 0, said.text
     assert course(run) == course(tuned.run)
     for name in ("bundle/model.safetensors", "tune/trials.csv"):
@@ -257,9 +262,11 @@ def test_a_search_in_an_object_store_comes_to_the_same(tuned: Tuned, remote: str
     assert {name for name in names if name.startswith("tune/")} == {
         f"tune/{path.name}" for path in (tuned.run / "tune").iterdir()
     }
-    said = segbatch("tune", str(tuned.config), "--set", f"output={remote}")
+    said = segbatch(*words)
     assert "the search is done already" in said.text
     assert f"segbatch run {remote}/tune/best.yaml" in said.text
+    listed = yaml.safe_load((run / "tune" / "best.yaml").read_text())["scenes"]
+    assert listed["train"][0]["table"] == f"{remote}/split.csv"
     said = segbatch("run", f"{remote}/tune/best.yaml")
     assert said.code == 0, said.text
     assert "is trained already" in said.text

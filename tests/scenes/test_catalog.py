@@ -25,7 +25,7 @@ from segbatch.scenes.catalog import (
     with_known_ids,
     with_unique_ids,
 )
-from segbatch.storage import place, write_whole
+from segbatch.storage import ObjectPath, place, write_whole
 
 
 def touch(folder: Path, *names: str) -> list[str]:
@@ -88,6 +88,16 @@ def test_each_image_of_a_glob_has_its_own_label(tmp_path: Path) -> None:
         str(tmp_path / "truth/s1.v2_label.tif"),
         str(tmp_path / "truth/s2_label.tif"),
     ]
+
+
+def test_relative_paths_count_from_a_place_in_a_store(remote: str) -> None:
+    for name in ("set/a.tif", "set/b.tif"):
+        write_whole(place(remote) / name, b"")
+    a, b = expand("./set/*.tif", remote, label="truth/{name}.tif")
+    assert (a.image, a.label) == (f"{remote}/set/a.tif", f"{remote}/truth/a.tif")
+    assert b.image == f"{remote}/set/b.tif"
+    assert resolve("../c.tif", f"{remote}/set") == f"{remote}/c.tif"
+    assert resolve("/abs/c.tif", remote) == "/abs/c.tif"
 
 
 def test_many_images_cannot_share_a_label(tmp_path: Path) -> None:
@@ -194,6 +204,32 @@ def test_a_tables_paths_count_from_its_folder(tmp_path: Path, table: str) -> Non
     assert a == SceneRef("a", str(folder / "img/a.png"), str(folder / "truth/a.png"), "01", 0.5)
     assert (b.image, b.label, b.pixel_size_um) == (str(folder / "img/b.png"), None, None)
     assert (c.image, c.group, c.pixel_size_um) == ("/abs/c.png", "02", 2.0)
+
+
+def test_a_table_may_be_in_a_store(remote: str, tmp_path: Path, table: str) -> None:
+    url = f"{remote}/{table}"
+    write_whole(place(url), (tmp_path / table).read_bytes())
+    a, b, c = read_table(url, str(tmp_path))
+    assert a == SceneRef("a", f"{remote}/set/img/a.png", f"{remote}/set/truth/a.png", "01", 0.5)
+    assert (b.image, c.image) == (f"{remote}/set/img/b.png", "/abs/c.png")
+    assert read_table(table, remote, {"split": "test"}) == [b]
+
+
+def test_a_table_that_a_store_does_not_give_is_refused(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=f"^The scene table {remote}/none.csv does not exist"):
+        read_table("none.csv", remote)
+    with pytest.raises(InputError, match=r"in an object store: s3://\*\*\*@bucket/a\.csv") as caught:
+        read_table("s3://KEY:SECRET@bucket/a.csv")
+    assert "SECRET" not in str(caught.value)
+    with pytest.raises(InputError, match=r"https://host/a\.csv is none of s3://"):
+        read_table("https://host/a.csv")
+
+    def refuse(self: ObjectPath) -> bool:
+        raise PermissionError(13, "the store refuses it", str(self))
+
+    monkeypatch.setattr(ObjectPath, "stat", refuse)
+    with pytest.raises(InputError, match=f"^{remote}/a.csv cannot be read: the store refuses it.$"):
+        read_table("a.csv", remote)
 
 
 @pytest.mark.parametrize(
