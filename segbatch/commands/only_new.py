@@ -150,6 +150,7 @@ def _look(
     opened = open_request(replace(request, refs=[ref for ref in request.refs if ref.id in stamps]), unreadable)
     _check_classes(request)
     vanished = frozenset(entry.id for entry in index.scenes) - {ref.id for ref in request.refs}
+    _check_presence(request.folder, index, vanished, bool(opened.scenes))
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
         crew = find_crew(request, stack, None)
@@ -172,6 +173,33 @@ def _look(
     if todo and crew is None:
         crew = find_crew(request, stack, planned.choice.use_gpu)
     return Found(planned, prints, unreadable, todo, vanished), crew
+
+
+def _check_presence(folder: RunFolder, index: Index, vanished: frozenset[str], any_is_there: bool) -> None:
+    """Not all scenes at once are gone, as those of a folder that is not mounted, which looks empty.
+
+    Args:
+        folder: The run's.
+        index: What is known.
+        vanished: Ids of scenes in the index that are gone.
+        any_is_there: Whether others can be opened.
+
+    Raises:
+        InputError: They are, and no other can be opened.
+    """
+    present = [entry for entry in index.scenes if entry.fingerprint is not None and entry.status != "vanished"]
+    if not present or not vanished.issuperset(entry.id for entry in present):
+        return
+    gone = (
+        f"All that {folder.path} has mapped has gone ({counted(len(present), 'scene')}, as {redact(present[0].image)})"
+    )
+    if any_is_there:
+        say(f"Warning: {gone}; other scenes are there.", "warning")
+        return
+    raise InputError(
+        f"{gone}, and no other scene is there: is a folder not mounted? If they were taken away on purpose, leave it "
+        "at that: their masks stay, and a run with new scenes goes on."
+    )
 
 
 def _kept_plan(request: Request, opened: Opened) -> Plan | None:

@@ -191,6 +191,36 @@ def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, fil
     )
 
 
+def test_a_folder_that_is_not_mounted_is_no_folder_that_is_empty(site: Site, tmp_path: Path, files_in: FilesIn) -> None:
+    out, away = tmp_path / "run", tmp_path / "away"
+    site.write("a", 1)
+    site.write("b", 2)
+    assert site.run(out)[0] == 0
+    before = state(out, files_in)
+    site.images.rename(away)
+    code, said = site.run(out)
+    assert code == 2
+    assert f"the folder {site.images} does not exist. Mount or make it" in said
+    site.images.mkdir()  # where it would be mounted
+    code, said = site.run(out)
+    assert code == 2
+    assert f"All that {out} has mapped has gone (2 scenes, as {site.images / 'a.tif'})" in said
+    assert "is a folder not mounted?" in said
+    assert state(out, files_in) == before
+    assert last_run(out)["exit_code"] == "2"
+    # An inbox: what was mapped is taken away, and what comes is new.
+    site.write("c", 3)
+    code, said = site.run(out)
+    assert code == 0, said
+    assert "Warning: All that" in said
+    assert statuses(out) == {"a": "vanished", "b": "vanished", "c": "mapped"}
+    for name in "ab":
+        shutil.move(away / f"{name}.tif", site.images)
+    (site.images / "c.tif").unlink()
+    assert site.run(out)[0] == 0
+    assert statuses(out) == {"a": "mapped", "b": "mapped", "c": "vanished"}
+
+
 CHANGES = (
     (adopt_module, "write_json"), (adopt_module, "write_whole"), (adopt_module, "forget_scenes"),
     (adopt_module, "_put"), (adopt_module, "_remove"), (shutil, "rmtree"), (only_new, "report"),
