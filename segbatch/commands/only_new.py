@@ -22,6 +22,7 @@ from segbatch.commands.conclude import (
     whole_fingerprint,
     whole_record,
 )
+from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index, RunEntry, timestamp
 from segbatch.commands.lock import hold
@@ -101,7 +102,10 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     with ExitStack() as stack:
         found, crew = _look(request, index, stamps, untold, stack)
         _tell_untagged(found, stamps)
+        repriced = _reprice(request)
         if not found.todo and not found.unreadable and _says_the_same(index, found, stamps):
+            if repriced:
+                report(folder, request.refs)
             discard(folder)
             run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
             index.with_run(run).save(folder)
@@ -312,6 +316,15 @@ def _says_the_same(index: Index, found: Found, stamps: Mapping[str, Stamp]) -> b
         and (entry.tag is not None or entry.id not in stamps or stamps[entry.id][-1] is None)
         for entry in index.scenes
     )
+
+
+def _reprice(request: Request) -> bool:
+    """Note prices that have come, or changed, since what is there was mapped; whether there are such."""
+    prices, folder = find_prices(request.config), request.folder
+    if prices is None or not RunRecord.is_in(folder) or prices == find_prices(folder.read().get("config") or {}):
+        return False
+    folder.update(config=request.config)
+    return True
 
 
 def _is_gone(image: str) -> bool:
