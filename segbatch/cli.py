@@ -23,7 +23,7 @@ app = typer.Typer(
     name="segbatch",
     help="Semantic segmentation of images too large for memory: train, map and report with Ray.",
     epilog="Exit codes: 0 done; 1 the run failed; 2 wrong usage or bad input, found before work began; "
-    "3 done, but some scenes failed (named in the summary and the report).",
+    "3 done, but some scenes failed (named in the summary and the report); 130 stopped by Ctrl-C or SIGTERM.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

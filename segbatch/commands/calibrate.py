@@ -12,6 +12,7 @@ from segbatch.commands.scenes import check_all, describe
 from segbatch.errors import InputError
 from segbatch.models.card import CARD, Card, read_card, write_halo_curve
 from segbatch.models.halo import HaloCurve
+from segbatch.runtime import terminate_as_interrupt
 from segbatch.scenes import SceneRef
 from segbatch.scenes.catalog import expand
 from segbatch.storage import is_remote
@@ -73,7 +74,7 @@ class Calibration:
 def calibrate(
     bundle: Path, images: Sequence[str], *, bands: list[int | str] | None = None, nodata: float | None = None
 ) -> Calibration:
-    """Measure a bundle's halo curve and put it on its card.
+    """Measure a bundle's halo curve and put it on its card. SIGTERM ends it as Ctrl-C does, with the card as it was.
 
     Args:
         bundle: Folder of the bundle.
@@ -88,12 +89,13 @@ def calibrate(
     card = read_card(bundle)
     if not is_remote(bundle) and not os.access(bundle, os.W_OK):
         raise InputError(f"The bundle {bundle} cannot be written to: copy it, and calibrate the copy.")
-    sources = _open(card, images, bands, nodata)
-    curve = _measure(bundle, sources)
-    try:
-        write_halo_curve(bundle, curve)
-    except OSError as error:
-        raise InputError(f"{bundle / CARD} cannot be written: {error}") from error
+    with terminate_as_interrupt():
+        sources = _open(card, images, bands, nodata)
+        curve = _measure(bundle, sources)
+        try:
+            write_halo_curve(bundle, curve)
+        except OSError as error:
+            raise InputError(f"{bundle / CARD} cannot be written: {error}") from error
     return Calibration(read_card(bundle), len(sources))
 
 

@@ -139,10 +139,13 @@ def _time_line(expected: Forecast) -> str:
 
 
 def _cost_lines(request: Request, planned: Plan, expected: Forecast) -> Lines:
-    """What this machine costs in that time; nothing without prices."""
+    """What this machine costs in that time; nothing without prices. No GPU is among it, as none is in the time."""
     prices = find_prices(request.config)
     if prices is None:
         return []
+    if not (prices.cpu_hour or prices.node_hour):
+        why = "cluster.prices has no cpu_hour or node_hour, and what GPUs would take is not estimated here"
+        return [("cost", f"not known: {why}")]
     if expected.seconds is None:
         return [("cost", "not known yet, as the time is not")]
     areas = [scene_km2(scene.info, scene.area) for scene in planned.scenes]

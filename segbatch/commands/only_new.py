@@ -22,6 +22,7 @@ from segbatch.commands.conclude import (
     whole_fingerprint,
     whole_record,
 )
+from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index, RunEntry, timestamp
 from segbatch.commands.lock import hold
@@ -101,7 +102,10 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     with ExitStack() as stack:
         found, crew = _look(request, index, stamps, untold, stack)
         _tell_untagged(found, stamps)
+        repriced = _reprice(request)
         if not found.todo and not found.unreadable and _says_the_same(index, found, stamps):
+            if repriced:
+                report(folder, request.refs)
             discard(folder)
             run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
             index.with_run(run).save(folder)
@@ -150,6 +154,7 @@ def _look(
     opened = open_request(replace(request, refs=[ref for ref in request.refs if ref.id in stamps]), unreadable)
     _check_classes(request)
     vanished = frozenset(entry.id for entry in index.scenes) - {ref.id for ref in request.refs}
+    _check_presence(request.folder, index, vanished, bool(opened.scenes))
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
         crew = find_crew(request, stack, None)
@@ -172,6 +177,33 @@ def _look(
     if todo and crew is None:
         crew = find_crew(request, stack, planned.choice.use_gpu)
     return Found(planned, prints, unreadable, todo, vanished), crew
+
+
+def _check_presence(folder: RunFolder, index: Index, vanished: frozenset[str], any_is_there: bool) -> None:
+    """Not all scenes at once are gone, as those of a folder that is not mounted, which looks empty.
+
+    Args:
+        folder: The run's.
+        index: What is known.
+        vanished: Ids of scenes in the index that are gone.
+        any_is_there: Whether others can be opened.
+
+    Raises:
+        InputError: They are, and no other can be opened.
+    """
+    present = [entry for entry in index.scenes if entry.fingerprint is not None and entry.status != "vanished"]
+    if not present or not vanished.issuperset(entry.id for entry in present):
+        return
+    gone = (
+        f"All that {folder.path} has mapped has gone ({counted(len(present), 'scene')}, as {redact(present[0].image)})"
+    )
+    if any_is_there:
+        say(f"Warning: {gone}; other scenes are there.", "warning")
+        return
+    raise InputError(
+        f"{gone}, and no other scene is there: is a folder not mounted? If they were taken away on purpose, leave it "
+        "at that: their masks stay, and a run with new scenes goes on."
+    )
 
 
 def _kept_plan(request: Request, opened: Opened) -> Plan | None:
@@ -284,6 +316,15 @@ def _says_the_same(index: Index, found: Found, stamps: Mapping[str, Stamp]) -> b
         and (entry.tag is not None or entry.id not in stamps or stamps[entry.id][-1] is None)
         for entry in index.scenes
     )
+
+
+def _reprice(request: Request) -> bool:
+    """Note prices that have come, or changed, since what is there was mapped; whether there are such."""
+    prices, folder = find_prices(request.config), request.folder
+    if prices is None or not RunRecord.is_in(folder) or prices == find_prices(folder.read().get("config") or {}):
+        return False
+    folder.update(config=request.config)
+    return True
 
 
 def _is_gone(image: str) -> bool:

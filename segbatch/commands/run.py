@@ -11,7 +11,8 @@ from segbatch.commands.predict import predict
 from segbatch.commands.request import Request
 from segbatch.commands.scenes import check_alike, open_role
 from segbatch.commands.split import open_labelled
-from segbatch.commands.train import is_trained, train, untrained_card
+from segbatch.commands.train import train, untrained_card
+from segbatch.commands.trained import is_trained
 from segbatch.config import RunConfig
 from segbatch.runtime import ray_session
 
@@ -41,7 +42,7 @@ def run(config: RunConfig, overwrite: bool = False) -> dict[str, Any]:
 
 
 def run_new(config: RunConfig) -> Outcome:
-    """Map what is new in the configuration's scenes, and train before where that was not done yet: a schedule's run.
+    """Map what is new in the configuration's scenes, and train before where that is not finished yet: a schedule's run.
 
     Raises:
         FolderInUseError: Another command writes the folder.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.listeners import listening
 from segbatch.commands.lock import hold
-from segbatch.commands.progress import counted, duration, quietly, say
+from segbatch.commands.progress import counted, duration, say
 from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
 from segbatch.commands.tracking import check_tracking
@@ -121,21 +121,6 @@ def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labell
         f"in epoch {best['epoch']}, kept in {folder.bundle}"
     )
     return folder.bundle
-
-
-def is_trained(config: RunConfig) -> bool:
-    """Whether `train` would do nothing.
-
-    Raises:
-        InputError: Bad input, or the run's folder holds another training.
-    """
-    folder = RunFolder.of(config.output)
-    if not folder.bundle.exists():
-        return False
-    with quietly():
-        scenes = open_labelled(config)
-    starting = starting_weights(config.model, folder.read().get("training") or {})
-    return _claim(folder, fingerprint(config, scenes, starting))
 
 
 def untrained_card(config: RunConfig, info: SceneInfo) -> Card:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,7 +124,7 @@ def expand(
         may_be_none: Whether a glob may match nothing.
 
     Raises:
-        InputError: A glob matches nothing, or many images share one label.
+        InputError: A glob matches nothing, its folder does not exist, or many images share one label.
     """
     path = resolve(image, root)
     images = [path]
@@ -133,6 +133,8 @@ def expand(
         # A folder called 'site [1]' is no pattern.
         pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
         images = sorted(glob.glob(pattern, recursive=True))
+        if not images:
+            _check_folder(image, root)
     elif is_store_url(path) and glob.has_magic(image):
         images = _match_objects(path)
     if not images and not may_be_none:
@@ -153,6 +155,21 @@ def expand(
         )
         for found in images
     ]
+
+
+def _check_folder(pattern: str, root: str) -> None:
+    """The folder that a glob looks into is there: one that is not mounted is none that is empty.
+
+    Raises:
+        InputError: It is not.
+    """
+    fixed = takewhile(lambda step: not glob.has_magic(step), Path(pattern).parts)
+    folder = resolve(os.path.join("", *fixed), os.path.expanduser(root))
+    if not os.path.isdir(folder):
+        raise InputError(
+            f"No image matches {resolve(pattern, root)}: the folder {folder} does not exist. Mount or make it, or "
+            "correct the path."
+        )
 
 
 def _match_objects(pattern: str) -> list[str]:

@@ -2,10 +2,14 @@
 
 import contextlib
 import io
+import os
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -131,6 +135,24 @@ def segbatch(*words: str) -> tuple[object, str]:
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said), pytest.raises(SystemExit) as ended:
         main(list(words))
     return ended.value.code or 0, said.getvalue()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize(("module", "step"), [(calibrate_module, "_measure"), (os, "fsync")])
+def test_sigterm_ends_it_and_leaves_the_bundle_as_it_is(
+    bundle: Path, scene: str, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+
+    def terminated(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(module, step, terminated)
+    code, said = segbatch("calibrate", str(bundle), scene)
+    assert code == 130
+    assert "Stopped. Run the same command again" in said
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
 def test_the_command_line(bundle: Path, scene: str) -> None:

@@ -17,6 +17,7 @@ from segbatch.commands.cost import amount, cost_document, cost_facts, estimate, 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.forecast import Forecast, plan_lines
 from segbatch.commands.inform import inform
+from segbatch.commands.only_new import map_new
 from segbatch.commands.plan import plan
 from segbatch.commands.predict import predict
 from segbatch.commands.record import scene_km2
@@ -157,6 +158,25 @@ def test_a_run_tells_what_all_its_calls_have_cost(
     assert rebuild(folder) == again
 
 
+def test_a_schedule_with_nothing_new_tells_the_costs_by_new_prices(
+    tmp_path: Path, scene: dict[str, str], make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    def told() -> dict[str, Any]:
+        cost = json.loads((folder.report / "metrics.json").read_text())["cost"]
+        assert cost == folder.read()["cost"]
+        return dict(cost)
+
+    assert map_new(make_request(folder.path, scene, config=priced(currency="EUR", node_hour=3600))).run.new == 1
+    before = told()
+    assert map_new(make_request(folder.path, scene, config=priced(currency="CHF", node_hour=7200))).document is None
+    assert (told()["currency"], told()["total"]) == ("CHF", pytest.approx(2 * before["total"]))
+    with monkeypatch.context() as patch:
+        patch.setattr("segbatch.commands.only_new.report", lambda *_: pytest.fail("the prices are the same"))
+        assert map_new(make_request(folder.path, scene, config=priced(currency="CHF", node_hour=7200))).run.skipped == 1
+
+
 def test_without_prices_nothing_is_told(
     tmp_path: Path, scene: dict[str, str], make_request: MakeRequest, files_in: Callable[[Path], dict[str, bytes]]
 ) -> None:
@@ -195,6 +215,9 @@ def test_a_plan_tells_the_cost_beside_the_time(
     monkeypatch.setattr(forecast, "this_machine", lambda: usage.Held(1, 4))
     told = dict(plan_lines(request, planned))["cost"]
     assert told == "about 1.00 USD, 500.00 USD for 1,000 km2: 2 CPU hours, 0.5 node hours"
+    for prices in ({"gpu_hour": 2.9}, {"gpu_hour": {"H100": 2.9}, "cpu_hour": 0}):
+        told = dict(plan_lines(make_request(tmp_path, scene, config=priced(**prices)), planned))["cost"]
+        assert told.startswith("not known: cluster.prices has no cpu_hour or node_hour, and what GPUs would take")
     assert estimate(Prices(cpu_hour=1), Usage(hours=1, cpu_hours=1), [None, None]).startswith(
         "about 1.00 USD, 0.50 USD a scene"
     )

@@ -191,6 +191,36 @@ def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, fil
     )
 
 
+def test_a_folder_that_is_not_mounted_is_no_folder_that_is_empty(site: Site, tmp_path: Path, files_in: FilesIn) -> None:
+    out, away = tmp_path / "run", tmp_path / "away"
+    site.write("a", 1)
+    site.write("b", 2)
+    assert site.run(out)[0] == 0
+    before = state(out, files_in)
+    site.images.rename(away)
+    code, said = site.run(out)
+    assert code == 2
+    assert f"the folder {site.images} does not exist. Mount or make it" in said
+    site.images.mkdir()  # where it would be mounted
+    code, said = site.run(out)
+    assert code == 2
+    assert f"All that {out} has mapped has gone (2 scenes, as {site.images / 'a.tif'})" in said
+    assert "is a folder not mounted?" in said
+    assert state(out, files_in) == before
+    assert last_run(out)["exit_code"] == "2"
+    # An inbox: what was mapped is taken away, and what comes is new.
+    site.write("c", 3)
+    code, said = site.run(out)
+    assert code == 0, said
+    assert "Warning: All that" in said
+    assert statuses(out) == {"a": "vanished", "b": "vanished", "c": "mapped"}
+    for name in "ab":
+        shutil.move(away / f"{name}.tif", site.images)
+    (site.images / "c.tif").unlink()
+    assert site.run(out)[0] == 0
+    assert statuses(out) == {"a": "mapped", "b": "mapped", "c": "vanished"}
+
+
 CHANGES = (
     (adopt_module, "write_json"), (adopt_module, "write_whole"), (adopt_module, "forget_scenes"),
     (adopt_module, "_put"), (adopt_module, "_remove"), (shutil, "rmtree"), (only_new, "report"),
@@ -459,7 +489,7 @@ def test_a_trained_run_goes_on_without_training_or_ray(
     site: Site, tmp_path: Path, make_raster: MakeRaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import segbatch.commands.train as train_module
-    from segbatch.commands.split import open_labelled
+    from segbatch.commands.split import open_labelled, split_table
 
     out = tmp_path / "run"
     for index in range(2):
@@ -486,9 +516,11 @@ def test_a_trained_run_goes_on_without_training_or_ray(
     )
     settings = load_config(str(config), ())
     shutil.copytree(site.bundle, out / "bundle")
-    identity = train_module.fingerprint(settings, open_labelled(settings), [None, None])
+    scenes = open_labelled(settings)
+    identity = train_module.fingerprint(settings, scenes, [None, None])
     known = {"state": "done", "fingerprint": identity, "starting": [None, None], "history": []}
     RunFolder(out).update(name="nightly", training=known)
+    RunFolder(out).split.write_bytes(split_table(settings, scenes))
     monkeypatch.setattr(train_module, "ray_session", lambda address: pytest.fail("Ray was started"))
     site.write("a", 1)
     code, said = segbatch("run", str(config), "--only-new")
@@ -496,9 +528,30 @@ def test_a_trained_run_goes_on_without_training_or_ray(
     assert statuses(out) == {"a": "mapped"}
     code, said = segbatch("run", str(config), "--only-new")
     assert (code, said.count("\n")) == (0, 1), said
-    code, said = segbatch("run", str(config), "--only-new", "--set", "training.epochs=3")
+    # What becomes of the training's part stops no night; each is told in a line of its own.
+    epochs = "--set", "training.epochs=3"
+    code, said = segbatch("run", str(config), "--only-new", *epochs)
+    assert (code, said.count("\n")) == (0, 2), said
+    assert "Warning: Files that the model was trained on, or settings of its training, have changed" in said
+    assert f"Mapping goes on with {out / 'bundle'}. For a new model: segbatch train with another output" in said
+    code, said = segbatch("run", str(config), *epochs)
     assert code == 2
     assert "holds a training with other scenes or settings" in said
+    os.utime(tmp_path / "label0.tif", (1, 1))
+    site.write("b", 2)
+    code, said = segbatch("run", str(config), "--only-new")
+    assert code == 0, said
+    assert "Warning: Files that the model was trained on" in said
+    assert statuses(out) == {"a": "mapped", "b": "mapped"}
+    code, said = segbatch("run", str(config), "--only-new", "--set", "scenes.train.0.window.height=128")
+    assert (code, said.count("\n")) == (0, 2), said
+    assert f"have other scenes or windows by now than {out / 'split.csv'}." in said
+    (tmp_path / "train0.tif").unlink()
+    code, said = segbatch("run", str(config), "--only-new")
+    assert (code, said.count("\n")) == (0, 2), said
+    assert f"is not there as it was: {tmp_path / 'train0.tif'} does not exist." in said
+    code, said = segbatch("predict", str(site.bundle), "--config", str(config), "--only-new")
+    assert code == 0, said  # the same model at another place is the same model
 
 
 def test_a_person_may_remove_a_lock_of_nobody(site: Site, tmp_path: Path) -> None:

@@ -111,6 +111,15 @@ def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
         expand("*.tif", str(tmp_path))
 
 
+def test_a_folder_that_does_not_exist_is_none_that_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty [1]").mkdir()
+    assert expand("*/*.tif", str(tmp_path / "empty [1]"), may_be_none=True) == []
+    assert expand(f"{tmp_path}/**/*.tif", may_be_none=True) == []
+    for image, root, gone in (("a/*.tif", tmp_path, tmp_path / "a"), ("**/*.tif", tmp_path / "b", tmp_path / "b")):
+        with pytest.raises(InputError, match=re.escape(f"the folder {gone} does not exist. Mount or make it")):
+            expand(image, str(root), may_be_none=True)
+
+
 def test_brackets_in_names_are_no_pattern_where_they_exist(tmp_path: Path) -> None:
     """Neither in the image's own name nor in that of the folder from which paths count."""
     root = tmp_path / "site [1]"
