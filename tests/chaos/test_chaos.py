@@ -14,7 +14,7 @@ from tests.chaos.verdict import State, complaints, differences, leftovers
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc")
 
-RAY = ("driver-ray", "sigterm-ray", "worker", "actor", "node", "network", "training")
+RAY = ("driver-ray", "sigterm-ray", "worker", "actor", "node", "drain", "network", "training")
 SLOW = [
     pytest.param(kind, marks=[pytest.mark.slow, *([pytest.mark.ray] if kind in RAY else [])])
     for kind in KINDS
