@@ -1,7 +1,8 @@
 """Traces of a run for OpenTelemetry: a span a block with its stages, a span an epoch, made where the run is led.
 
 They are sent where the standard variable ``OTEL_EXPORTER_OTLP_ENDPOINT`` says, and nothing is made without it. A parent
-is taken from ``TRACEPARENT``. What goes wrong in sending them harms nobody.
+is taken from ``TRACEPARENT``. What goes wrong in sending them harms nobody, nor does it where the extra ``otel`` is not
+installed: the variable may be set for all programs of a cluster, by somebody who knows nothing of this run.
 """
 
 import logging
@@ -12,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from segbatch import __version__
-from segbatch.errors import InputError
 from segbatch.inference.ledger import LedgerRow
 from segbatch.redaction import redact
 
@@ -33,24 +33,6 @@ class Tracer(Protocol):
         """A training tells something, of which epochs become spans."""
 
 
-def check_tracing() -> None:
-    """Find out before any work whether traces that are wanted can be made.
-
-    Raises:
-        InputError: The extra ``otel`` is not installed.
-    """
-    wanted = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
-    if wanted is None:
-        return
-    try:
-        import opentelemetry.exporter.otlp.proto.http.trace_exporter
-        import opentelemetry.sdk.trace  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"{wanted} is set, and traces need more to be installed: pip install 'segbatch[otel]', or unset it."
-        ) from error
-
-
 @contextmanager
 def tracing(run: str, step: str, tell: Callable[[str], None]) -> Iterator[Tracer]:
     """A span for a step of a run, as long as it lasts.
@@ -58,13 +40,9 @@ def tracing(run: str, step: str, tell: Callable[[str], None]) -> Iterator[Tracer
     Args:
         run: Name of the run.
         step: mapping or training.
-        tell: Is called once where traces cannot be sent.
-
-    Raises:
-        InputError: See `check_tracing`.
+        tell: Is called once where traces cannot be sent, or not be made.
     """
-    check_tracing()
-    if not any(os.environ.get(name) for name in _ENDPOINTS):
+    if not _can_trace(tell):
         yield _Nothing()
         return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -91,6 +69,20 @@ def tracing(run: str, step: str, tell: Callable[[str], None]) -> Iterator[Tracer
         with suppress(Exception):
             provider.force_flush(_FLUSH_MILLISECONDS)
             provider.shutdown()
+
+
+def _can_trace(tell: Callable[[str], None]) -> bool:
+    """Whether traces are wanted, and can be made."""
+    wanted = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
+    if wanted is None:
+        return False
+    try:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.sdk.trace  # noqa: F401
+    except ImportError:
+        tell(f"{wanted} is set, but nothing is traced: that takes pip install 'segbatch[otel]'.")
+        return False
+    return True
 
 
 def _tell_once(tell: Callable[[str], None]) -> None:

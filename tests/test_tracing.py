@@ -11,9 +11,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from segbatch import tracing as tracing_module
-from segbatch.errors import InputError
 from segbatch.inference.ledger import LedgerRow
-from segbatch.tracing import check_tracing, tracing
+from segbatch.tracing import tracing
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECONDS = {"read": 0.5, "wait": 0.25, "idle": 7.0, "predict": 1.0, "forward": 0.9, "write": 0.125}
@@ -147,10 +146,15 @@ def test_nothing_is_made_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> N
         assert isinstance(tracer, tracing_module._Nothing)
 
 
-def test_the_extra_is_named_before_work_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_a_run_is_not_traced_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(InputError, match=r"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, .*segbatch\[otel\]"):
-        check_tracing()
+    said: list[str] = []
+    with tracing("night", "mapping", said.append) as tracer:
+        tracer.block(row(0))
+        tracer.training({"kind": "epoch"})
+    (line,) = said
+    assert line.startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, but nothing is traced")
+    assert "segbatch[otel]" in line

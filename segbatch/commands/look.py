@@ -24,7 +24,7 @@ from segbatch.commands.standing import (
 )
 from segbatch.errors import InputError
 from segbatch.inference.attempts import ATTEMPTS, under_way
-from segbatch.inference.ledger import iterate_rows
+from segbatch.inference.ledger import LedgerReader, RowsForgottenError
 from segbatch.inference.watch import at_work
 
 
@@ -70,8 +70,42 @@ class Status:
         return self.holder is not None and bool(self.holder["is_alive"])
 
 
-def look(folder: RunFolder) -> Status:
+class Counted:
+    """What earlier looks have counted of a run's ledger, so that the next one reads only what is new."""
+
+    def __init__(self) -> None:
+        self._what: tuple[RunFolder, Mapping[str, int]] | None = None
+
+    def tally(self, folder: RunFolder, blocks: Mapping[str, int]) -> Tally:
+        """The rows of a ledger, counted.
+
+        Args:
+            folder: Where the ledger is. What is known of another one is forgotten.
+            blocks: How many blocks the scenes have, by id.
+        """
+        if self._what != (folder, blocks):
+            self._begin(folder, blocks)
+        try:
+            self._add_new()
+        except RowsForgottenError:
+            self._begin(folder, blocks)
+            self._add_new()
+        return self._tally
+
+    def _begin(self, folder: RunFolder, blocks: Mapping[str, int]) -> None:
+        self._what, self._tally, self._reader = (folder, blocks), Tally(blocks), LedgerReader(folder.ledger)
+
+    def _add_new(self) -> None:
+        for row in self._reader.new_rows():
+            self._tally.add(row)
+
+
+def look(folder: RunFolder, counted: Counted | None = None) -> Status:
     """How a run stands at present. Nothing is written or locked, and nothing but the folder is read.
+
+    Args:
+        folder: The run's.
+        counted: Of earlier looks at it; None where this is the only one.
 
     Raises:
         InputError: There is no run.
@@ -88,7 +122,7 @@ def look(folder: RunFolder) -> Status:
     staged = RunFolder(folder.next)
     is_next = staged.ledger.is_dir()
     mapped = staged if is_next else folder
-    mapping, names = _mapping(mapped, now, is_held)
+    mapping, names = _mapping(mapped, now, is_held, counted or Counted())
     training = _training(folder, content) if sections["training"] else None
     is_mapping = sections["mapping"] == "running" and sections["training"] != "running"
     latest = None if mapping is None else mapping.latest
@@ -117,16 +151,15 @@ def look(folder: RunFolder) -> Status:
     )
 
 
-def _mapping(folder: RunFolder, now: float, is_held: bool) -> tuple[MappingStanding | None, list[str]]:
+def _mapping(
+    folder: RunFolder, now: float, is_held: bool, counted: Counted
+) -> tuple[MappingStanding | None, list[str]]:
     """How far the mapping of a folder is, and the ids of its scenes."""
     try:
         record = RunRecord.load(folder)
     except InputError:
         return None, []
-    tally = Tally({scene.id: scene.blocks for scene in record.scenes})
-    for row in iterate_rows(folder.ledger):
-        tally.add(row)
-    return tally.standing(now, is_held), [scene.id for scene in record.scenes]
+    return counted.tally(folder, record.blocks).standing(now, is_held), list(record.blocks)
 
 
 def _training(folder: RunFolder, content: dict[str, Any]) -> TrainingStanding:

@@ -44,7 +44,6 @@ from segbatch.models.card import bundle_hash, read_card
 from segbatch.redaction import redact
 from segbatch.scenes.catalog import with_known_ids
 from segbatch.storage import is_url, write_whole
-from segbatch.tracing import check_tracing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +71,6 @@ def map_new(request: Request) -> Outcome:
         FolderInUseError: Another command writes the folder.
         InputError: Bad input, or the folder holds something else.
     """
-    check_tracing()
     folder = request.folder
     folder.create()
     with hold(folder):

@@ -37,7 +37,7 @@ from segbatch.models.profile import kind
 from segbatch.runtime import Resources
 from segbatch.storage import local_copy, place
 from segbatch.telemetry import Meter
-from segbatch.tracing import check_tracing, tracing
+from segbatch.tracing import tracing
 
 if TYPE_CHECKING:
     from segbatch.inference.work import Work
@@ -66,7 +66,6 @@ def predict(request: Request) -> dict[str, Any]:
     Raises:
         InputError: Bad input, or the folder holds another run.
     """
-    check_tracing()
     opened = open_request(request)
     check_weights(request.bundle)
     warn_of_known(request.refs, RunFolder(request.bundle.parent).split)

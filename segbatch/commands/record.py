@@ -3,14 +3,18 @@
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder, write_json
 from segbatch.errors import InputError
 from segbatch.scenes import SceneInfo, SceneRef
 from segbatch.scenes.area import SceneArea
+
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
 
 _FILE = "scenes.json"
 
@@ -158,9 +162,7 @@ def pixel_area(info: SceneInfo) -> float | None:
     """Square metres a pixel of a scene with a projected CRS, else None."""
     if info.crs is None:
         return None
-    from rasterio.crs import CRS
-
-    crs = CRS.from_wkt(info.crs)
+    crs = _parsed(info.crs)
     if not crs.is_projected:
         return None
     return float(abs(info.transform.determinant) * crs.linear_units_factor[1] ** 2)
@@ -178,13 +180,19 @@ def scene_km2(info: SceneInfo, area: SceneArea | None = None) -> float | None:
     return None if each is None else each * pixels / 1e6
 
 
+@lru_cache(maxsize=64)
+def _parsed(wkt: str) -> "CRS":
+    """A CRS, which thousands of scenes share: PROJ takes long to understand one."""
+    from rasterio.crs import CRS
+
+    return CRS.from_wkt(wkt)
+
+
 def _mean_pixel_area(info: SceneInfo) -> float | None:
     """Square metres a pixel of a scene with a geographic CRS in the mean, on a sphere; None for other scenes."""
     if info.crs is None:
         return None
-    from rasterio.crs import CRS
-
-    crs = CRS.from_wkt(info.crs)
+    crs = _parsed(info.crs)
     if not crs.is_geographic:
         return None
     unit = crs.units_factor[1]  # radians

@@ -56,10 +56,11 @@ def status(
 
 
 def _looks(folder: "RunFolder", seconds: float | None) -> "Iterator[Status]":
-    from segbatch.commands.look import look
+    from segbatch.commands.look import Counted, look
 
+    counted = Counted()
     while True:
-        found = look(folder)
+        found = look(folder, counted)
         yield found
         if seconds is None or not found.is_held:
             return

@@ -27,7 +27,6 @@ from segbatch.runtime import Resources, ray_session
 from segbatch.scenes import SceneInfo
 from segbatch.scenes.atlas import Part
 from segbatch.storage import place, write_whole
-from segbatch.tracing import check_tracing
 
 if TYPE_CHECKING:
     from segbatch.training.job import Listener, TrainingJob
@@ -56,7 +55,6 @@ def train(config: RunConfig, overwrite: bool = False, scenes: Labelled | None = 
     """
     folder = RunFolder.of(config.output)
     refuse_azure(folder)
-    check_tracing()
     scenes = scenes or open_labelled(config)
     folder.create()
     with hold(folder):

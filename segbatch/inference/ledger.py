@@ -7,7 +7,8 @@ by a kill has no row in it: its block is done again.
 import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -190,8 +191,8 @@ def forget_scenes(folder: str | Path, scenes: Collection[str]) -> None:
     if not scenes:
         return
     for path in sorted(place(folder).glob("*.jsonl")):
-        if any(row.scene in scenes for row in _rows_of(path)):
-            lines = [row.to_line() for row in _rows_of(path) if row.scene not in scenes]
+        if any(row.scene in scenes for row in _rows(_ReadFile().new_lines(path))):
+            lines = [row.to_line() for row in _rows(_ReadFile().new_lines(path)) if row.scene not in scenes]
             if lines:
                 write_whole(path, b"".join(lines))
             else:
@@ -218,20 +219,83 @@ def read_ledger(folder: str | Path) -> dict[tuple[str, int], LedgerRow]:
 
 def iterate_rows(folder: str | Path) -> Iterator[LedgerRow]:
     """All whole rows, also while they are written, some blocks' several times; none where there is no folder."""
-    for path in sorted(place(folder).glob("*.jsonl")):
-        yield from _rows_of(path)
+    return LedgerReader(folder).new_rows()
 
 
-def _rows_of(path: Path) -> Iterator[LedgerRow]:
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return  # a command at work has removed it since it was listed
-    with file:
-        for line in file:
-            if not line.endswith("\n"):
-                continue
-            try:
-                yield LedgerRow.from_json(line)
-            except (ValueError, KeyError, TypeError):
-                continue  # cut short by a kill; its block has no row and is done again
+class RowsForgottenError(Exception):
+    """Rows that were read are there no more; see `forget_scenes`."""
+
+
+class LedgerReader:
+    """Reads a ledger that grows: each time only what is new, since a run of a million blocks has half a GB of rows.
+
+    Args:
+        folder: Of the ledger; it need not be there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = place(folder)
+        self._files: dict[Path, _ReadFile] = {}
+
+    def new_rows(self) -> Iterator[LedgerRow]:
+        """Whole rows that were not there the last time.
+
+        Raises:
+            RowsForgottenError: What was read before is no longer the ledger's: begin again, with another reader.
+        """
+        stamps = _stamps(self._folder)
+        if self._files.keys() - stamps.keys():
+            raise RowsForgottenError
+        for path, stamp in sorted(stamps.items()):
+            file = self._files.setdefault(path, _ReadFile())
+            if file.stamp != stamp:
+                yield from _rows(file.new_lines(path))
+                file.stamp = stamp
+
+
+@dataclass(slots=True)
+class _ReadFile:
+    """How far a file was read.
+
+    Args:
+        stamp: Differs when the file has changed since.
+        end: Of the last whole line, in bytes.
+        last: That line. It is in the same place as long as none before it was removed.
+    """
+
+    stamp: tuple[int, int | str] | None = None
+    end: int = 0
+    last: bytes = b""
+
+    def new_lines(self, path: Path) -> Iterator[bytes]:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # it may be removed at any time
+            file.seek(self.end - len(self.last))
+            if file.read(len(self.last)) != self.last:
+                raise RowsForgottenError
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # it is being written, or was cut short by a kill
+                self.end, self.last = self.end + len(line), line
+                yield line
+
+
+def _stamps(folder: Path) -> dict[Path, tuple[int, int | str]]:
+    """Size and time or version of each file of a ledger; of objects by a single list of them."""
+    found: dict[Path, tuple[int, int | str]] = {}
+    if is_remote(folder):
+        for path, known in folder.walk_objects():
+            if path.parent == folder and path.suffix == ".jsonl":
+                found[place(path)] = known.st_size, known.version
+        return found
+    for file in folder.glob("*.jsonl"):
+        with suppress(FileNotFoundError):  # a command at work has removed it since it was listed
+            status = file.stat()
+            found[file] = status.st_size, status.st_mtime_ns
+    return found
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[LedgerRow]:
+    for line in lines:
+        # What was cut short by a kill has no row: its block is done again.
+        with suppress(ValueError, KeyError, TypeError):
+            yield LedgerRow.from_json(line.decode(errors="replace"))

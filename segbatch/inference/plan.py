@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,9 @@ _LARGEST_CHUNK = 1024
 
 _TILE_MULTIPLE = 16
 """TIFF's tiles have sides that are multiples of this, and a block is made of whole tiles."""
+
+_alike = lru_cache(maxsize=256)
+"""Of ten thousand small scenes most have the same grid, and laying it out takes longer than all else of their plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,7 @@ def _within(scene: ScenePlan, area: SceneArea) -> tuple[int, int, int, int, int]
     return len(touched), windows, len(unique), pixels, read
 
 
+@_alike
 def _windows(grid: BlockGrid) -> int:
     """Windows that all blocks run; rows and columns are independent."""
     lattice = grid.lattice
@@ -226,6 +231,7 @@ def _windows(grid: BlockGrid) -> int:
     return rows * cols
 
 
+@_alike
 def _pixels_read(grid: BlockGrid) -> int:
     """Sum over blocks of the pixels that they read, inside the scene."""
     heights = sum(_inside(grid[row * grid.cols].read.row_off, grid[row * grid.cols].read.row_end, grid.lattice.height)
@@ -235,6 +241,7 @@ def _pixels_read(grid: BlockGrid) -> int:
     return heights * widths
 
 
+@_alike
 def _largest_read(grid: BlockGrid) -> int:
     """Pixels of the largest block as read: one in the middle, where its neighbours' windows count."""
     heights = (grid[row * grid.cols].read.height for row in range(grid.rows))

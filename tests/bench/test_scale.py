@@ -81,7 +81,7 @@ def test_too_few_blocks_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_scene_costs_beyond_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    result = ManyScenes(101, 256, "ray", 20.0, 24.0, 0.03, 1.0, 0.5, "scene000050", ("scene000050",))
+    result = ManyScenes(101, 256, "ray", 20.0, 24.0, 0.03, 1.0, 2.5, 0.5, "scene000050", ("scene000050",))
     assert result.overhead == pytest.approx(0.01)
     print_scenes(result)
     assert "named as failed: scene000050" in capsys.readouterr().out

@@ -63,7 +63,7 @@ def test_versions_are_those_of_pyproject(instructions: list[Instruction], projec
         assert f'"ray[{",".join(sorted(ray.extras))}]==${{RAY}}"' in text
         extras = re.findall(r"--extra (\S+)", text)
         assert set(extras) <= set(project["optional-dependencies"])
-        assert "mlflow" in extras
+        assert {"mlflow", "otel"} <= set(extras)
 
 
 def test_images_are_pinned_and_both_variants_are_there(instructions: list[Instruction]) -> None:

@@ -15,12 +15,13 @@ import pytest
 from segbatch.cli import main
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
-from segbatch.commands.look import Status, look
+from segbatch.commands.look import Counted, Status, look
 from segbatch.commands.predict import predict
 from segbatch.commands.request import Request
 from segbatch.commands.status_lines import status_lines
 from segbatch.errors import InputError
-from segbatch.inference.ledger import read_ledger
+from segbatch.inference.ledger import LedgerRow, LedgerWriter, forget_scenes, read_ledger
+from segbatch.storage import place, write_whole
 
 MakeRaster = Callable[..., str]
 MakeRequest = Callable[..., Request]
@@ -347,6 +348,35 @@ def test_rows_that_are_being_written_do_no_harm(mapped: RunFolder, writing: subp
         found = look(mapped).mapping
         assert found is not None
         assert (found.done, found.failed, found.pixels) == (expected.done, expected.failed, expected.pixels)
+
+
+@pytest.mark.parametrize("where", ["folder", "store"])
+def test_later_looks_see_what_the_first_would(
+    mapped: RunFolder, where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, folder = list(read_ledger(mapped.ledger).values()), mapped
+    if where == "store":
+        folder = RunFolder(place(request.getfixturevalue("remote")))
+        for path in (Path("run.json"), Path("ledger", "scenes.json")):
+            write_whole(folder.path / path, (mapped.path / path).read_bytes())
+    else:
+        ledger_file(mapped).unlink()
+    parsed: list[str] = []
+    parse = LedgerRow.from_json
+    monkeypatch.setattr(LedgerRow, "from_json", lambda line: parsed.append(line) or parse(line))
+    writer, counted = LedgerWriter(folder.ledger), Counted()
+    for number, row in enumerate(rows, 1):
+        writer.append(row)
+        parsed.clear()
+        found = look(folder, counted).mapping
+        assert len(parsed) == 1
+        assert found is not None
+        assert found.done + found.failed == number
+        assert found == look(folder).mapping
+    forget_scenes(folder.ledger, {"cut"})
+    found = look(folder, counted).mapping
+    assert found is not None
+    assert (found.done, found.failed) == (4, 0)
 
 
 def test_reading_it_needs_neither_ray_nor_torch(mapped: RunFolder) -> None:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from segbatch.errors import SegbatchError
-from segbatch.inference.ledger import LedgerRow, LedgerWriter, forget_scenes, iterate_rows, read_ledger
+from segbatch.inference.ledger import (
+    LedgerReader,
+    LedgerRow,
+    LedgerWriter,
+    RowsForgottenError,
+    forget_scenes,
+    iterate_rows,
+    read_ledger,
+)
+from segbatch.storage import ObjectPath, place
 
 
 def done(scene: str = "a", block: int = 0, **changes: Any) -> LedgerRow:
@@ -126,6 +135,60 @@ def test_scenes_are_forgotten_for_good(tmp_path: Path) -> None:
     assert sorted(read_ledger(tmp_path)) == [("b", 0), ("b", 1)]
     assert (untouched.stat().st_ino, untouched.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture(params=["folder", "store"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A ledger's folder, or its place in an object store."""
+    return tmp_path if request.param == "folder" else place(request.getfixturevalue("remote"))
+
+
+def blocks(reader: LedgerReader) -> list[int]:
+    return [row.block for row in reader.new_rows()]
+
+
+def test_a_reader_tells_each_row_once(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, first = LedgerReader(ledger), LedgerWriter(ledger)
+    assert blocks(reader) == []
+    for number in (0, 1):
+        first.append(done(block=number))
+    assert blocks(reader) == [0, 1]
+    second = LedgerWriter(ledger)
+    first.append(done(block=2))
+    second.append(done(block=3))
+    assert sorted(blocks(reader)) == [2, 3]
+    opened: list[Any] = []
+    monkeypatch.setattr(Path, "open", lambda path, *_: opened.append(path))
+    monkeypatch.setattr(ObjectPath, "read_bytes", opened.append)
+    assert blocks(reader) == opened == []
+
+
+@pytest.mark.parametrize("cut", [1, 20, 150])
+def test_a_reader_reads_a_torn_line_again(tmp_path: Path, cut: int) -> None:
+    reader, line = LedgerReader(tmp_path), done(block=1).to_line()
+    with (tmp_path / "a.jsonl").open("ab", buffering=0) as file:
+        file.write(done(block=0).to_line() + line[:-cut])
+        assert blocks(reader) == [0]
+        file.write(line[-cut:-1])
+        assert blocks(reader) == []
+        file.write(line[-1:] + done(block=2).to_line()[:9])
+        assert blocks(reader) == [1]
+
+
+@pytest.mark.parametrize("later", [0, 40])
+def test_a_reader_finds_that_rows_were_forgotten(ledger: Path, later: int) -> None:
+    reader, writer = LedgerReader(ledger), LedgerWriter(ledger)
+    for number in range(4):
+        writer.append(done("ab"[number % 2], number))
+    assert blocks(reader) == [0, 1, 2, 3]
+    for number in range(later):  # the file may be longer than what was read of it
+        writer.append(done("b", number))
+    forget_scenes(ledger, {"a"})
+    with pytest.raises(RowsForgottenError):
+        blocks(reader)
+    forget_scenes(ledger, {"b"})  # and the file is gone
+    with pytest.raises(RowsForgottenError):
+        blocks(reader)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is needed")
