@@ -290,3 +290,27 @@ def test_ctrl_c_says_how_to_go_on(scene: str, tiny_bundle: Path, tmp_path: Path)
     assert process.returncode == 130
     assert err.startswith("\nStopped. Run the same command again")
     assert len(err.splitlines()) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_read_that_hangs_does_not_keep_a_stopped_run(
+    scene: str, tiny_bundle: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """As from a network drive that is gone."""
+    code = (
+        "import time\nfrom segbatch import stop\nfrom segbatch.inference.stages import ReadStage\n"
+        "def hang(*_):\n    print('reading', flush=True)\n    time.sleep(300)\n"
+        "stop.GRACE_SECONDS = 1\nReadStage.__call__ = hang\nfrom segbatch.cli import main\nmain()"
+    )
+    out = tmp_path / "out"
+    words = ["predict", str(tiny_bundle), scene, "--out", str(out), "--engine", "inline"]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"reading\n"
+    time.sleep(1)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert err.endswith(b"\nStopped. Run the same command again, without --overwrite, to go on.\n")
+    assert not (out / ".lock").exists()

@@ -10,6 +10,7 @@ from typing import Any
 from segbatch.errors import InputError, SegbatchError, root_message
 from segbatch.log import FORMATS, Format, say_error, speaking
 from segbatch.redaction import redact
+from segbatch.stop import leave
 
 LOG_VARIABLE = "SEGBATCH_LOG"
 
@@ -64,13 +65,12 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
         terminated = end.code == signal.SIGTERM  # Ray's of SIGTERM, while it starts
         if interrupted or terminated:
             say_error("\nStopped. Run the same command again, without --overwrite, to go on.", "warning")
-        if terminated:
-            sys.exit(_INTERRUPTED)
+            leave(_INTERRUPTED)
         raise
     except SegbatchError as error:
         _show_traceback(debug, form)
         say_error(f"Error: {error}", **_trace(debug))
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +81,7 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
         else:
             hint = "" if debug else "\nAdd --debug for the traceback."
             say_error(f"Error: {root_message(error)}{hint}", **_trace(debug))
-        sys.exit(1)
+        leave(1)
 
 
 def _show_traceback(debug: bool, form: Format) -> None:

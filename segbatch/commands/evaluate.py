@@ -9,7 +9,7 @@ from typing import Any, Literal
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
-from segbatch.commands.progress import say
+from segbatch.commands.progress import say, tell_standstill
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.scenes import check_all
@@ -156,7 +156,7 @@ def _compare(function: Any, parts: Sequence[Part], engine: str, address: str) ->
     with ray_session(address):
         from segbatch.inference.pipeline import map_items
 
-        yield from map_items(function, parts)
+        yield from map_items(function, parts, nothing="no part of a scene was compared", tell=tell_standstill)
 
 
 def _read_classes(path: str) -> ClassTable:

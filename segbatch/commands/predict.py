@@ -17,7 +17,7 @@ from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
 from segbatch.commands.plan import Opened, Plan, open_request
-from segbatch.commands.progress import BlockProgress, counted, duration, say
+from segbatch.commands.progress import BlockProgress, counted, duration, say, tell_standstill
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
@@ -26,8 +26,9 @@ from segbatch.commands.split import warn_of_known
 from segbatch.commands.usage import metered
 from segbatch.commands.workers import Crew, Workers, find_crew, pool_for
 from segbatch.errors import InputError, SegbatchError
+from segbatch.inference.attempts import ATTEMPTS
 from segbatch.inference.files import BlockWriter, store_path
-from segbatch.inference.finish import finish_scene, mask_path
+from segbatch.inference.finish import finish_scene, mask_path, try_to_finish
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
@@ -35,7 +36,7 @@ from segbatch.inference.tuning import REFERENCE
 from segbatch.models.card import bundle_hash
 from segbatch.models.profile import kind
 from segbatch.runtime import Resources
-from segbatch.storage import local_copy, place
+from segbatch.storage import local_copy, place, remove_tree
 from segbatch.telemetry import Meter
 from segbatch.tracing import tracing
 
@@ -244,7 +245,7 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
     if resources is None:
         from segbatch.inference.inline import run_inline
 
-        return run_inline(work, "cuda" if workers.use_gpu else "cpu", _tell_standstill)
+        return run_inline(work, "cuda" if workers.use_gpu else "cpu", tell_standstill)
     from segbatch.inference.pipeline import run_ray
 
     pool = pool_for(request.inference, resources, workers.use_gpu, blocks=len(work.pending))
@@ -259,11 +260,7 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
         f"Predicting with {counted(pool.max, 'actor')}"
         + (" on GPUs" if pool.use_gpu else f" of {counted(pool.threads or 1, 'thread')}")
     )
-    return run_ray(work, pool, bounds, _tell_standstill)
-
-
-def _tell_standstill(message: str) -> None:
-    say(message, "warning", event="standstill")
+    return run_ray(work, pool, bounds, tell_standstill)
 
 
 def _finish(
@@ -274,16 +271,22 @@ def _finish(
     Returns:
         Why, for each scene whose files could not be written.
     """
-    finish = partial(finish_scene, writer=files)
     if scenes and "cog" in request.inference.format:
         say(f"Writing {counted(len(scenes) * (1 + len(request.products)), 'GeoTIFF')}")
     if resources is None or len(scenes) == 1:
-        results: Iterator[str] = map(finish, scenes)
+        results: Iterator[str] = map(partial(finish_scene, writer=files), scenes)
     else:
         from segbatch.inference.pipeline import map_items
 
-        results = map_items(finish, scenes)
-    return [problem for problem in results if problem]
+        # Ray would try for ever what ends its process each time, as where memory is too small.
+        attempts = request.folder.ledger.absolute() / ATTEMPTS
+        remove_tree(attempts)
+        attempts.mkdir(parents=True, exist_ok=True)
+        finish = partial(try_to_finish, writer=files, attempts=str(attempts))
+        results = map_items(finish, list(enumerate(scenes)), nothing="no GeoTIFF was finished", tell=tell_standstill)
+    problems = [problem for problem in results if problem]
+    remove_tree(request.folder.ledger / ATTEMPTS)
+    return problems
 
 
 def _choice_line(choice: Choice) -> str:

@@ -37,6 +37,11 @@ def say(message: str, level: Level = "info", **fields: Any) -> None:
         lines.say(message, level, fields)
 
 
+def tell_standstill(message: str) -> None:
+    """Say that nothing is done at the moment, and why."""
+    say(message, "warning", event="standstill")
+
+
 def pause() -> float:
     """Seconds between two lines of progress."""
     return _SECONDS_BETWEEN_LINES if console.is_terminal else _SECONDS_BETWEEN_LOGGED_LINES

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
-from segbatch.commands.progress import say
+from segbatch.commands.progress import say, tell_standstill
 from segbatch.commands.request import Request
 from segbatch.commands.usage import Held, held_on_ray
 from segbatch.config import Inference
@@ -170,7 +170,12 @@ class Crew:
 
         workers = self.workers
         return call_once(
-            function, job, cpus=workers.threads or 1, use_gpu=workers.use_gpu, accelerator=self.accelerator
+            function,
+            job,
+            cpus=workers.threads or 1,
+            use_gpu=workers.use_gpu,
+            accelerator=self.accelerator,
+            tell=tell_standstill,
         )
 
 

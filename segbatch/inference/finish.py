@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segbatch.classes import NODATA
 from segbatch.errors import explain
+from segbatch.inference.attempts import MOST_ATTEMPTS, Attempts
 from segbatch.inference.files import BlockWriter, Format, MaskFiles, cog_path, drop_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import (
@@ -57,6 +58,24 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter) -> str:
     except Exception as error:  # the other scenes' files are not to go without theirs
         return explain(error, f"The files of {scene.id} cannot be written")
     return ""
+
+
+def try_to_finish(item: tuple[int, ScenePlan], writer: BlockWriter, attempts: str) -> str:
+    """`finish_scene`, but for a scene whose processes were lost again and again.
+
+    Args:
+        item: Index of the scene in the plan, and the scene.
+        writer: See `finish_scene`.
+        attempts: Folder that counts the attempts.
+    """
+    index, scene = item
+    with Attempts(attempts, "finish").at(index, 0) as problem:
+        if problem is None:
+            return finish_scene(scene, writer)
+    return (
+        f"The files of {scene.id} were not written: {MOST_ATTEMPTS} processes that put them together were lost. There "
+        "may be too little memory."
+    )
 
 
 def _write_cog(scene: ScenePlan, writer: BlockWriter, name: str) -> None:

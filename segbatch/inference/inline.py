@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.stages import BlockMask, BlockPixels
 from segbatch.inference.watch import Begun, Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
+from segbatch.stop import stage_threads
 
 
 def run_inline(work: Work, device: str, tell: Tell = unheard) -> Iterator[LedgerRow]:
@@ -35,8 +36,7 @@ def run_inline(work: Work, device: str, tell: Tell = unheard) -> Iterator[Ledger
 
     with (
         Watchdog(tell, lambda: at_work(begun.under_way(), names)) as dog,
-        ThreadPoolExecutor(1) as reading,
-        ThreadPoolExecutor(1) as writing,
+        stage_threads(2) as (reading, writing),
     ):
         ahead: deque[Future[BlockPixels]] = deque()
         behind: deque[Future[LedgerRow]] = deque()

@@ -39,7 +39,11 @@ _MOST_ITEMS = 32
 _ITEM_TASKS = 256
 """Tasks that items are shared out among, before any takes several."""
 
-_NO_LIMIT_SECONDS = 7 * 24 * 3600
+_LONGEST_ITEM_SECONDS = 6 * 3600
+"""As of a scene of terabytes, whose file is put together by one task."""
+
+_LONGEST_CALL_SECONDS = 2 * 3600
+"""For a node to come, and for every backend to be tried on it."""
 
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
@@ -125,7 +129,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
                 yield LedgerRow.from_json(str(line))
 
     def waited_for() -> str:
-        return f"{at_work(under_way(attempts), [scene.id for scene in work.scenes])}; {_cluster(pool)}"
+        return f"{at_work(under_way(attempts), [scene.id for scene in work.scenes])}; {_wanted(pool)}"
 
     blocks = range(len(work.pending))
     with Watchdog(tell, waited_for) as dog, _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight):
@@ -137,13 +141,19 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
     remove_tree(attempts)
 
 
-def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: float = IO_CPUS) -> Iterator[str]:
+def map_items(
+    function: Callable[[_Item], str], items: Sequence[_Item], *, nothing: str, tell: Tell = unheard
+) -> Iterator[str]:
     """Call a function on each item, in Ray tasks, and yield the results as they come.
 
     Args:
-        function: May take as long as it needs.
+        function: May take hours.
         items: Sent to each worker once.
-        cpus: That a call reserves.
+        nothing: What has not happened when nothing is done.
+        tell: Says a line where no item is done for a long time.
+
+    Raises:
+        SegbatchError: Nothing has moved for too long, or a call failed.
     """
     shared = _Shared(items)
 
@@ -152,14 +162,25 @@ def map_items(function: Callable[[_Item], str], items: Sequence[_Item], cpus: fl
 
     # Thousands of items are small ones, and a task of Ray's takes longer than they do.
     group = max(1, min(_MOST_ITEMS, len(items) // _ITEM_TASKS))
-    with _quiet_context(_NO_LIMIT_SECONDS), _plain_errors():
-        results = _numbers(range(len(items)), group).map_batches(call, batch_size=None, num_cpus=cpus)
+    with (
+        Watchdog(tell, _cluster, nothing) as dog,
+        _quiet_context(_LONGEST_ITEM_SECONDS),
+        _plain_errors(dog),
+    ):
+        results = _numbers(range(len(items)), group).map_batches(call, batch_size=None, num_cpus=IO_CPUS)
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
+            dog.done()
             yield from map(str, batch["result"])
 
 
 def call_once(
-    function: Callable[[_Item], _Value], item: _Item, *, cpus: float, use_gpu: bool, accelerator: str | None = None
+    function: Callable[[_Item], _Value],
+    item: _Item,
+    *,
+    cpus: float,
+    use_gpu: bool,
+    accelerator: str | None = None,
+    tell: Tell = unheard,
 ) -> _Value:
     """Call a function in a worker process that has what a predicting actor has.
 
@@ -169,16 +190,26 @@ def call_once(
         cpus: That the process reserves.
         use_gpu: Whether it has a GPU, and a whole one: what is measured beside others is measured wrong.
         accelerator: Ray's name of the kind of GPU; None for any.
+        tell: Says a line where it takes long, as while a node has to come.
 
     Raises:
-        SegbatchError: As the function raises it, or in a line what went wrong on Ray.
+        SegbatchError: As the function raises it, or in a line what went wrong on Ray; it took too long.
     """
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": 1 if use_gpu else 0, "max_calls": 1}
     if use_gpu and accelerator:
         options["accelerator_type"] = accelerator
-    remote = ray.remote(**options)(function)
+    reference = ray.remote(**options)(function).remote(item)
+
+    def waited_for() -> str:
+        return f"{_cluster(accelerator)}, and {cpus:g} CPUs{' and a GPU' if use_gpu else ''} on one of them are wanted"
+
     try:
-        result: _Value = ray.get(remote.remote(item))
+        with Watchdog(tell, waited_for, "what the model is to run with was not found") as dog:
+            ready, _ = ray.wait([reference], timeout=_LONGEST_CALL_SECONDS)
+            if not ready:
+                ray.cancel(reference, force=True)
+                raise SegbatchError(f"The run was given up: {dog.sentence()}. Run the same command again to go on.")
+        result: _Value = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SegbatchError):
             raise error.cause from error
@@ -192,20 +223,28 @@ def _attempts_folder(work: Work) -> Path:
     return place(work.ledger) / ATTEMPTS
 
 
-def _cluster(pool: Pool) -> str:
-    """What the cluster has now, and what the pool wants."""
+def _cluster(accelerator: str | None = None) -> str:
+    """What the cluster has now."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = sum(has.get("CPU", 0) for has in nodes)
-    kind = f"accelerator_type:{pool.accelerator}" if pool.accelerator else None
+    kind = f"accelerator_type:{accelerator}" if accelerator else None
     gpus = sum(has.get("GPU", 0) for has in nodes if kind is None or kind in has)
-    name = f"{pool.accelerator} GPU" if pool.accelerator else "GPU"
+    many = "" if len(nodes) == 1 else "s"
+    return f"the cluster has {len(nodes)} node{many} with {cpus:g} CPUs and {gpus:g} {_gpu(accelerator)}s"
+
+
+def _gpu(accelerator: str | None) -> str:
+    return f"{accelerator} GPU" if accelerator else "GPU"
+
+
+def _wanted(pool: Pool) -> str:
+    """What the cluster has now, and what the pool wants."""
+    name = _gpu(pool.accelerator)
     share = f" and {'a' if pool.gpus == 1 else f'{pool.gpus:g} of a'} {name}" if pool.use_gpu else ""
     wanted = f"{pool.cpus:g} CPUs{share} each"
     count = f"{pool.min}" if pool.min == pool.max else f"{pool.min} to {pool.max}"
-    return (
-        f"the cluster has {len(nodes)} node{'' if len(nodes) == 1 else 's'} with {cpus:g} CPUs and {gpus:g} {name}s, "
-        f"and {count} predicting actor{'' if pool.max == 1 else 's'} with {wanted} are wanted"
-    )
+    actors = f"{count} predicting actor{'' if pool.max == 1 else 's'}"
+    return f"{_cluster(pool.accelerator)}, and {actors} with {wanted} are wanted"
 
 
 @contextmanager
@@ -225,7 +264,7 @@ def _quiet_context(no_progress_seconds: int, bytes_in_flight: int | None = None)
 
 
 @contextmanager
-def _plain_errors(dog: Watchdog | None = None) -> Iterator[None]:
+def _plain_errors(dog: Watchdog) -> Iterator[None]:
     """Say in a line what Ray says in pages: the last one before it begins to tell what followed from it.
 
     Args:
@@ -236,10 +275,10 @@ def _plain_errors(dog: Watchdog | None = None) -> Iterator[None]:
     except SegbatchError:
         raise
     except Exception as error:
-        if dog is not None and _is_standstill(error):
+        if _is_standstill(error):
             raise SegbatchError(
-                f"The run was given up: {dog.sentence()}. The blocks that are done are kept: run the same command "
-                "again, without --overwrite, to go on."
+                f"The run was given up: {dog.sentence()}. What is done is kept: run the same command again, without "
+                "--overwrite, to go on."
             ) from error
         first = str(error).split("The above exception was the direct cause")[0]
         lines = [line.strip() for line in first.splitlines() if line.strip()]

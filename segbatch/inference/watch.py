@@ -1,4 +1,4 @@
-"""A watchdog: when no block has been done for a while it says so, and what the run is waiting for."""
+"""A watchdog: when nothing has been done for a while it says so, and what the run is waiting for."""
 
 import threading
 import time
@@ -22,15 +22,17 @@ def unheard(message: str) -> None:
 
 
 class Watchdog:
-    """Tells of a run in which no block is done, as long as it is entered.
+    """Tells of a run in which nothing is done, as long as it is entered.
 
     Args:
         tell: Says a line.
         describe: What is being waited for, as a sentence without its end.
+        nothing: What has not happened when nothing is done.
     """
 
-    def __init__(self, tell: Tell, describe: Callable[[], str]) -> None:
+    def __init__(self, tell: Tell, describe: Callable[[], str], nothing: str = "no block was done") -> None:
         self._tell = tell
+        self._nothing = nothing
         self._describe = describe
         self._every = QUIET_SECONDS
         self._since = time.monotonic()
@@ -47,13 +49,13 @@ class Watchdog:
         self._end.set()
 
     def done(self) -> None:
-        """A block is done."""
+        """Something is done, such as a block."""
         self._since = time.monotonic()
         self._due = self._since + self._every
 
     def sentence(self) -> str:
-        """How long no block was done, and why."""
-        text = f"no block was done for {_long(time.monotonic() - self._since)}"
+        """How long nothing was done, and why."""
+        text = f"{self._nothing} for {_long(time.monotonic() - self._since)}"
         with suppress(Exception):  # as of a cluster that does not answer
             text += f": {self._describe()}"
         return text

@@ -19,7 +19,7 @@ from rio_cogeo.cogeo import cog_validate
 from segbatch.classes import ClassTable
 from segbatch.inference import finish as finish_module
 from segbatch.inference.files import BlockWriter, MaskFiles, cog_path, parts_path
-from segbatch.inference.finish import finish_scene, is_finished, mask_path
+from segbatch.inference.finish import finish_scene, is_finished, mask_path, try_to_finish
 from segbatch.inference.plan import ScenePlan, plan_scene
 from segbatch.inference.settings import Product, Settings
 from segbatch.masks import PartError, create_store, part_path, read_cog_classes, read_window
@@ -344,6 +344,18 @@ def test_an_error_that_nobody_expected_is_said(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(finish_module, "write_cog", odd)
     assert finish(writer) == "The files of a cannot be written: ValueError: no such tile"
+
+
+def test_a_scene_that_has_cost_three_processes_is_given_up_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    writer = write_all(tmp_path, ["cog"])
+    attempts = tmp_path / "attempts"
+    attempts.mkdir()
+    (attempts / "finish-7-0").write_bytes(b"...")
+    problem = try_to_finish((7, SCENE), writer, str(attempts))
+    assert problem.startswith("The files of a were not written: 3 processes that put them together were lost.")
+    assert try_to_finish((7, SCENE), writer, str(attempts)) == ""
+    assert cog_path(writer.masks, "a").exists()
+    assert list(attempts.iterdir()) == []
 
 
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from segbatch.classes import LabelMap
 from segbatch.errors import InputError, SegbatchError
 from segbatch.inference import pipeline, watch
 from segbatch.inference.files import BlockWriter
-from segbatch.inference.finish import finish_scene
+from segbatch.inference.finish import finish_scene, try_to_finish
 from segbatch.inference.inline import run_inline
 from segbatch.inference.ledger import LedgerRow, read_ledger
 from segbatch.inference.pipeline import call_once, map_items, run_ray
@@ -284,10 +284,47 @@ def test_a_run_that_waits_for_a_gpu_says_so(
 
 def test_items_are_mapped_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ray.data.DataContext.get_current().enable_progress_bars
-    assert sorted(map_items(lambda item: f"<{item}>", [3, 1, 2])) == ["<1>", "<2>", "<3>"]
+    assert sorted(map_items(lambda item: f"<{item}>", [3, 1, 2], nothing="")) == ["<1>", "<2>", "<3>"]
     monkeypatch.setattr(pipeline, "_ITEM_TASKS", 3)
-    assert sorted(map(int, map_items(str, range(100, 111)))) == list(range(100, 111))
+    assert sorted(map(int, map_items(str, range(100, 111), nothing=""))) == list(range(100, 111))
     assert ray.data.DataContext.get_current().enable_progress_bars == before
+
+
+def test_items_that_take_long_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 1.0)
+    told: list[str] = []
+
+    def wait(item: int) -> str:
+        time.sleep(4)
+        return str(item)
+
+    assert list(map_items(wait, [7], nothing="no GeoTIFF was finished", tell=told.append)) == ["7"]
+    assert re.match(r"  No GeoTIFF was finished for \d+ s: the cluster has 1 node with 4 CPUs", told[0])
+
+
+@pytest.mark.slow
+def test_a_scene_whose_finish_step_ends_each_process_is_given_up(
+    scenes: tuple[ScenePlan, ...], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """As where a machine has too little memory for it; Ray alone would try for ever."""
+    work = work_for(tmp_path / "run", scenes[:1], tiny_bundle)
+    attempts = tmp_path / "attempts"
+    attempts.mkdir()
+
+    class Deadly(BlockWriter):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "masks":
+                os._exit(9)
+            return super().__getattribute__(name)
+
+    files = {field.name: getattr(work.files, field.name) for field in fields(work.files)}
+
+    def finish(item: tuple[int, ScenePlan]) -> str:
+        return try_to_finish(item, writer=Deadly(**files), attempts=str(attempts))
+
+    (problem,) = map_items(finish, [(0, scenes[0])], nothing="")
+    assert problem.startswith("The files of good were not written: 3 processes that put them together were lost.")
+    assert list(attempts.iterdir()) == []
 
 
 def test_an_unexpected_error_is_told_by_its_last_line() -> None:
@@ -295,11 +332,20 @@ def test_an_unexpected_error_is_told_by_its_last_line() -> None:
         raise ZeroDivisionError(f"item {item}")
 
     with pytest.raises(SegbatchError, match=r"The work failed on Ray: ZeroDivisionError: item 5$"):
-        list(map_items(fail, [5]))
+        list(map_items(fail, [5], nothing=""))
 
 
 def test_a_function_is_called_once_in_a_worker() -> None:
     assert call_once(lambda item: item + 1, 41, cpus=0.25, use_gpu=False) == 42
+
+
+def test_a_call_for_which_no_node_has_room_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(pipeline, "_LONGEST_CALL_SECONDS", 2)
+    told: list[str] = []
+    with pytest.raises(SegbatchError, match=r"^The run was given up: what the model is to run with was not found for"):
+        call_once(lambda item: item, 1, cpus=64, use_gpu=False, tell=told.append)
+    assert told[0].endswith("the cluster has 1 node with 4 CPUs and 0 GPUs, and 64 CPUs on one of them are wanted.")
 
 
 def test_actors_may_share_a_gpu_of_one_kind(
