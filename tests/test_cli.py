@@ -299,7 +299,7 @@ def test_a_read_that_hangs_does_not_keep_a_stopped_run(
 ) -> None:
     """As from a network drive that is gone."""
     code = (
-        "import time\nfrom segbatch import stop\nfrom segbatch.inference.stages import ReadStage\n"
+        "import time\nfrom segbatch.inference import stop\nfrom segbatch.inference.stages import ReadStage\n"
         "def hang(*_):\n    print('reading', flush=True)\n    time.sleep(300)\n"
         "stop.GRACE_SECONDS = 1\nReadStage.__call__ = hang\nfrom segbatch.cli import main\nmain()"
     )

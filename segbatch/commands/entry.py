@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segbatch.errors import InputError, SegbatchError, root_message
+from segbatch.inference.stop import leave
 from segbatch.log import FORMATS, Format, say_error, speaking
 from segbatch.redaction import redact
-from segbatch.stop import leave
 
 LOG_VARIABLE = "SEGBATCH_LOG"
 

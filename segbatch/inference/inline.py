@@ -6,9 +6,9 @@ from concurrent.futures import Future
 
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.stages import BlockMask, BlockPixels
+from segbatch.inference.stop import stage_threads
 from segbatch.inference.watch import Begun, Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
-from segbatch.stop import stage_threads
 
 
 def run_inline(work: Work, device: str, tell: Tell = unheard) -> Iterator[LedgerRow]:
