@@ -74,7 +74,7 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        leave(1)
     except Exception as error:
         if debug and form == "text":
             _show_traceback(debug, form)  # it ends with the error

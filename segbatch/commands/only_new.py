@@ -100,9 +100,8 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
     with ExitStack() as stack:
         found, crew = _look(request, index, stamps, untold, stack)
         _tell_untagged(found, stamps)
-        repriced = _reprice(request)
         if not found.todo and not found.unreadable and _says_the_same(index, found, stamps):
-            if repriced:
+            if _reprice(request):
                 report(folder, request.refs)
             discard(folder)
             run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
@@ -152,7 +151,7 @@ def _look(
     opened = open_request(replace(request, refs=[ref for ref in request.refs if ref.id in stamps]), unreadable)
     _check_classes(request)
     vanished = frozenset(entry.id for entry in index.scenes) - {ref.id for ref in request.refs}
-    _check_presence(request.folder, index, vanished, bool(opened.scenes))
+    _check_presence(request.folder, index, vanished, bool(request.refs))
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
         crew = find_crew(request, stack, None)
@@ -177,17 +176,17 @@ def _look(
     return Found(planned, prints, unreadable, todo, vanished), crew
 
 
-def _check_presence(folder: RunFolder, index: Index, vanished: frozenset[str], any_is_there: bool) -> None:
+def _check_presence(folder: RunFolder, index: Index, vanished: frozenset[str], others: bool) -> None:
     """Not all scenes at once are gone, as those of a folder that is not mounted, which looks empty.
 
     Args:
         folder: The run's.
         index: What is known.
         vanished: Ids of scenes in the index that are gone.
-        any_is_there: Whether others can be opened.
+        others: Whether any other is listed.
 
     Raises:
-        InputError: They are, and no other can be opened.
+        InputError: They are, and no other is listed.
     """
     present = [entry for entry in index.scenes if entry.fingerprint is not None and entry.status != "vanished"]
     if not present or not vanished.issuperset(entry.id for entry in present):
@@ -195,7 +194,7 @@ def _check_presence(folder: RunFolder, index: Index, vanished: frozenset[str], a
     gone = (
         f"All that {folder.path} has mapped has gone ({counted(len(present), 'scene')}, as {redact(present[0].image)})"
     )
-    if any_is_there:
+    if others:
         say(f"Warning: {gone}; other scenes are there.", "warning")
         return
     raise InputError(

@@ -33,6 +33,7 @@ from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
 from segbatch.inference.tuning import REFERENCE
+from segbatch.inference.watch import Watchdog
 from segbatch.models.card import bundle_hash
 from segbatch.models.profile import kind
 from segbatch.runtime import Resources
@@ -182,7 +183,7 @@ def map_scenes(
             done.add(row)
     clock["blocks"] = time.time()
     unfinished = unfinished_scenes(folder, scenes, tallies, formats, request.products)
-    problems = _finish(request, files, unfinished, crew.resources)
+    problems = _finish(request, files, scenes, unfinished, crew.resources)
     folder.sweep()  # what processes left that were lost in this run
     clock["files"] = time.time()
     return problems, done.summary(clock)
@@ -264,17 +265,29 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
 
 
 def _finish(
-    request: Request, files: BlockWriter, scenes: Sequence[ScenePlan], resources: Resources | None
+    request: Request,
+    files: BlockWriter,
+    scenes: Sequence[ScenePlan],
+    unfinished: Sequence[ScenePlan],
+    resources: Resources | None,
 ) -> list[str]:
     """Write the files of scenes whose blocks are done.
+
+    Args:
+        request: What is mapped.
+        files: Writes them.
+        scenes: All of the plan.
+        unfinished: Those whose files are to be written.
+        resources: What the Ray cluster has; None for this process alone.
 
     Returns:
         Why, for each scene whose files could not be written.
     """
-    if scenes and "cog" in request.inference.format:
-        say(f"Writing {counted(len(scenes) * (1 + len(request.products)), 'GeoTIFF')}")
-    if resources is None or len(scenes) == 1:
-        results: Iterator[str] = map(partial(finish_scene, writer=files), scenes)
+    if unfinished and "cog" in request.inference.format:
+        say(f"Writing {counted(len(unfinished) * (1 + len(request.products)), 'GeoTIFF')}")
+    nothing = "no GeoTIFF was finished"
+    if resources is None or len(unfinished) == 1:
+        results = _finish_here(files, unfinished, nothing)
     else:
         from segbatch.inference.pipeline import map_items
 
@@ -283,10 +296,22 @@ def _finish(
         remove_tree(attempts)
         attempts.mkdir(parents=True, exist_ok=True)
         finish = partial(try_to_finish, writer=files, attempts=str(attempts))
-        results = map_items(finish, list(enumerate(scenes)), nothing="no GeoTIFF was finished", tell=tell_standstill)
+        names = {scene.id for scene in unfinished}
+        items = [(index, scene) for index, scene in enumerate(scenes) if scene.id in names]
+        results = map_items(finish, items, nothing=nothing, tell=tell_standstill)
     problems = [problem for problem in results if problem]
     remove_tree(request.folder.ledger / ATTEMPTS)
     return problems
+
+
+def _finish_here(files: BlockWriter, scenes: Sequence[ScenePlan], nothing: str) -> Iterator[str]:
+    """`finish_scene` of one after the other, in this process."""
+    at: list[str] = []
+    with Watchdog(tell_standstill, lambda: f"those of {at[-1]} are put together", nothing) as dog:
+        for scene in scenes:
+            at.append(scene.id)
+            yield finish_scene(scene, files)
+            dog.done()
 
 
 def _choice_line(choice: Choice) -> str:

@@ -17,6 +17,9 @@ ATTEMPTS = "attempts"
 
 MOST_ATTEMPTS = 3
 
+FINISH = "finish"
+"""Name of the last step of a scene among the stages; it has no block."""
+
 
 class Attempt(NamedTuple):
     """A block that a process is at, or was when it was lost.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segbatch.classes import NODATA
 from segbatch.errors import explain
-from segbatch.inference.attempts import MOST_ATTEMPTS, Attempts
+from segbatch.inference.attempts import FINISH, MOST_ATTEMPTS, Attempts
 from segbatch.inference.files import BlockWriter, Format, MaskFiles, cog_path, drop_parts, parts_path, store_path
 from segbatch.inference.plan import ScenePlan
 from segbatch.masks import (
@@ -69,12 +69,12 @@ def try_to_finish(item: tuple[int, ScenePlan], writer: BlockWriter, attempts: st
         attempts: Folder that counts the attempts.
     """
     index, scene = item
-    with Attempts(attempts, "finish").at(index, 0) as problem:
+    with Attempts(attempts, FINISH).at(index, 0) as problem:
         if problem is None:
             return finish_scene(scene, writer)
     return (
-        f"The files of {scene.id} were not written: {MOST_ATTEMPTS} processes that put them together were lost. There "
-        "may be too little memory."
+        f"The files of {scene.id} were not written: {MOST_ATTEMPTS} processes that put them together were lost, for "
+        "want of memory or with their nodes. Run the same command again, with more memory if it is that."
     )
 
 

@@ -39,7 +39,7 @@ _MOST_ITEMS = 32
 _ITEM_TASKS = 256
 """Tasks that items are shared out among, before any takes several."""
 
-_LONGEST_ITEM_SECONDS = 6 * 3600
+_LONGEST_ITEM_SECONDS = 24 * 3600
 """As of a scene of terabytes, whose file is put together by one task."""
 
 _LONGEST_CALL_SECONDS = 2 * 3600
@@ -187,7 +187,7 @@ def call_once(
     Args:
         function: What to call.
         item: Its argument.
-        cpus: That the process reserves.
+        cpus: That the process reserves, if it has no GPU: a node with GPUs may have none to give.
         use_gpu: Whether it has a GPU, and a whole one: what is measured beside others is measured wrong.
         accelerator: Ray's name of the kind of GPU; None for any.
         tell: Says a line where it takes long, as while a node has to come.
@@ -195,13 +195,14 @@ def call_once(
     Raises:
         SegbatchError: As the function raises it, or in a line what went wrong on Ray; it took too long.
     """
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": 1 if use_gpu else 0, "max_calls": 1}
+    options: dict[str, Any] = {"num_cpus": 0 if use_gpu else cpus, "num_gpus": int(use_gpu), "max_calls": 1}
     if use_gpu and accelerator:
         options["accelerator_type"] = accelerator
     reference = ray.remote(**options)(function).remote(item)
 
     def waited_for() -> str:
-        return f"{_cluster(accelerator)}, and {cpus:g} CPUs{' and a GPU' if use_gpu else ''} on one of them are wanted"
+        wanted = f"a {_gpu(accelerator)} is" if use_gpu else f"{cpus:g} CPUs on one node are"
+        return f"{_cluster(accelerator)}, and {wanted} wanted"
 
     try:
         with Watchdog(tell, waited_for, "what the model is to run with was not found") as dog:

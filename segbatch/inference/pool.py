@@ -9,6 +9,9 @@ IO_CPUS = 0.25
 """CPUs that a read or write task reserves. A fraction, so that they still find room beside the actors on what
 is left of a cluster after a node is lost."""
 
+_PARTS_OF_A_CPU = 10_000
+"""Ray knows no smaller ones."""
+
 _CALLS_ON_A_GPU = 2
 """While one block is on the GPU, the next is unpacked and the one before packed."""
 
@@ -77,11 +80,13 @@ def plan_pool(
     each_gpu = int(1 / share + 1e-9)
     room = sum(gpus for _, gpus in nodes) * each_gpu if use_gpu else sum(sizes) // min(4, max(sizes))
     most = max(1, min(max_actors or max(room, min_actors), blocks))
+    if not use_gpu:
+        most = min(most, max(sum(sizes), min_actors))
     least = min(min_actors, most)
     if use_gpu:
         # Half of a node's CPUs are for reading and writing, however few it has for its GPUs.
         shares = [cpus / (2 * min(most, gpus * each_gpu)) for cpus, gpus in nodes if gpus]
-        reserved = math.floor(min(0.5, *shares) * 1e4) / 1e4 if shares else 0.5
+        reserved = _whole_parts(min(0.5, *shares)) if shares else 0.5
         return Pool(least, most, reserved, True, None, _CALLS_ON_A_GPU, share, accelerator)
     reserved = _reserved(sizes, most)
     usable = sum(cpus for cpus in sizes if cpus >= reserved)
@@ -132,13 +137,19 @@ def _reserved(sizes: Sequence[int], most: int) -> float:
     kinds, fewest = Counter(sizes), -(-most // len(sizes))  # on the node that has most actors
     shares = {(cpus - _for_io(cpus, actors)) / actors for cpus in kinds for actors in range(fewest, most + 1)}
     for share in sorted(shares, reverse=True):
-        reserved = math.floor(share * 1e4) / 1e4  # Ray knows no finer ones
+        reserved = _whole_parts(share)
+        if not reserved:
+            break
         held = {cpus: _held(cpus, reserved, most) for cpus in kinds}
         if sum(count * held[cpus] for cpus, count in kinds.items()) >= most and all(
             cpus - held[cpus] * reserved >= _for_io(cpus) for cpus in kinds
         ):
             return reserved
-    raise AssertionError("as many as share the smallest node find room on any other")
+    return 1 / _PARTS_OF_A_CPU  # of thousands on a node
+
+
+def _whole_parts(cpus: float) -> float:
+    return math.floor(cpus * _PARTS_OF_A_CPU) / _PARTS_OF_A_CPU
 
 
 def _held(cpus: int, reserved: float, most: int) -> int:

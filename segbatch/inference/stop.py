@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 GRACE_SECONDS = 10.0
@@ -38,8 +38,9 @@ def stage_threads(count: int) -> Iterator[Sequence[Executor]]:
 def leave(code: int) -> NoReturn:
     """Exit with a code, also where a stage hangs: Python itself would wait for its thread."""
     if _at_work():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # as of a pipe whose reader has gone
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from segbatch.inference.attempts import Attempt
+from segbatch.inference.attempts import FINISH, Attempt
 
 QUIET_SECONDS = 300.0
 """So long without a block done is worth a line, and again every so often."""
@@ -104,8 +104,12 @@ def at_work(attempts: Sequence[Attempt], names: Sequence[str]) -> str:
         return "nothing is being read, predicted or written"
     oldest = attempts[0]
     scene = names[oldest.scene] if oldest.scene < len(names) else f"scene {oldest.scene + 1}"
-    text = f"{_DOING.get(oldest.stage, oldest.stage)} block {oldest.block} of {scene} for {_long(oldest.seconds)}"
-    return f"{text} ({len(attempts)} blocks are at work)" if len(attempts) > 1 else text
+    if oldest.stage == FINISH:
+        what, many = f"putting the files of {scene} together", "scenes"
+    else:
+        what, many = f"{_DOING.get(oldest.stage, oldest.stage)} block {oldest.block} of {scene}", "blocks"
+    text = f"{what} for {_long(oldest.seconds)}"
+    return f"{text} ({len(attempts)} {many} are at work)" if len(attempts) > 1 else text
 
 
 def _long(seconds: float) -> str:

@@ -338,13 +338,20 @@ def name_of(path: str) -> str:
 
 
 def resolve(path: str, root: str) -> str:
-    """An absolute path (workers have other working directories), or a URL below one; URLs stay as they are."""
+    """An absolute path (workers have other working directories), or a URL below one; URLs stay as they are.
+
+    Raises:
+        InputError: It leads out of a bucket.
+    """
     if "://" in path or path.startswith("/vsi"):
         return path
     path = os.path.expanduser(path)
     if is_store_url(root) and not os.path.isabs(path):
         scheme, _, folder = root.partition("://")
-        return f"{scheme}://{posixpath.normpath(posixpath.join(folder, path))}"
+        bucket, found = folder.partition("/")[0], posixpath.normpath(posixpath.join(folder, path))
+        if found.partition("/")[0] != bucket:
+            raise InputError(f"{path} leads out of the bucket of {redact(root)}: give its whole URL.")
+        return f"{scheme}://{found}"
     return os.path.abspath(os.path.join(root, path))
 
 

@@ -96,7 +96,8 @@ def _hold(folder: Path, wait: bool = True) -> Iterator[None]:
 def _root() -> Path:
     """A folder of this user's alone, whose content nobody else can have put there."""
     folder = Path(tempfile.gettempdir(), f"segbatch-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         return Path(_root_of_this_process().name)

@@ -208,11 +208,16 @@ def test_a_folder_that_is_not_mounted_is_no_folder_that_is_empty(site: Site, tmp
     assert "is a folder not mounted?" in said
     assert state(out, files_in) == before
     assert last_run(out)["exit_code"] == "2"
+    (site.images / "d.tif").write_bytes(b"half of a file")
+    code, said = site.run(out)
+    assert code == 3
+    assert "Failed: d: " in said
+    assert "Warning: All that" in said
+    (site.images / "d.tif").unlink()
     # An inbox: what was mapped is taken away, and what comes is new.
     site.write("c", 3)
     code, said = site.run(out)
     assert code == 0, said
-    assert "Warning: All that" in said
     assert statuses(out) == {"a": "vanished", "b": "vanished", "c": "mapped"}
     for name in "ab":
         shutil.move(away / f"{name}.tif", site.images)

@@ -352,7 +352,7 @@ def test_a_scene_that_has_cost_three_processes_is_given_up_and_tried_again_by_th
     attempts.mkdir()
     (attempts / "finish-7-0").write_bytes(b"...")
     problem = try_to_finish((7, SCENE), writer, str(attempts))
-    assert problem.startswith("The files of a were not written: 3 processes that put them together were lost.")
+    assert problem.startswith("The files of a were not written: 3 processes that put them together were lost, for")
     assert try_to_finish((7, SCENE), writer, str(attempts)) == ""
     assert cog_path(writer.masks, "a").exists()
     assert list(attempts.iterdir()) == []

@@ -323,7 +323,7 @@ def test_a_scene_whose_finish_step_ends_each_process_is_given_up(
         return try_to_finish(item, writer=Deadly(**files), attempts=str(attempts))
 
     (problem,) = map_items(finish, [(0, scenes[0])], nothing="")
-    assert problem.startswith("The files of good were not written: 3 processes that put them together were lost.")
+    assert problem.startswith("The files of good were not written: 3 processes that put them together were lost, for")
     assert list(attempts.iterdir()) == []
 
 
@@ -345,7 +345,7 @@ def test_a_call_for_which_no_node_has_room_says_so_and_ends(monkeypatch: pytest.
     told: list[str] = []
     with pytest.raises(SegbatchError, match=r"^The run was given up: what the model is to run with was not found for"):
         call_once(lambda item: item, 1, cpus=64, use_gpu=False, tell=told.append)
-    assert told[0].endswith("the cluster has 1 node with 4 CPUs and 0 GPUs, and 64 CPUs on one of them are wanted.")
+    assert told[0].endswith("the cluster has 1 node with 4 CPUs and 0 GPUs, and 64 CPUs on one node are wanted.")
 
 
 def test_actors_may_share_a_gpu_of_one_kind(

@@ -77,6 +77,14 @@ def test_one_block_on_many_small_nodes_can_start() -> None:
     assert plan(*[2] * 16) == Pool(1, 16, 1.5, False, 2)
 
 
+@pytest.mark.parametrize("nodes", [[2], [1, 64], [48] * 100 + [8] * 3])
+def test_no_limit_is_no_more_than_a_core_each(nodes: list[int]) -> None:
+    pool = plan(*nodes, max_actors=100_000, blocks=2**31)
+    assert pool.max == sum(nodes)
+    assert 0 < pool.cpus < 1
+    assert pool.threads == 1
+
+
 def test_gpus_that_are_still_to_come() -> None:
     assert plan(2, use_gpu=True, max_actors=8) == Pool(1, 8, 0.5, True, None, 2)
 

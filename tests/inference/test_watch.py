@@ -101,6 +101,10 @@ def test_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
             "predicting block 3 of a for 8 min (2 blocks are at work)",
         ),
         ([Attempt("write", 5, 1, 2.0)], "writing block 1 of scene 6 for 2 s"),
+        (
+            [Attempt("finish", 1, 0, 240.0), Attempt("finish", 0, 0, 2.0)],
+            "putting the files of b together for 4 min (2 scenes are at work)",
+        ),
     ],
 )
 def test_what_is_at_work_in_words(attempts: list[Attempt], expected: str) -> None:

@@ -98,6 +98,8 @@ def test_relative_paths_count_from_a_place_in_a_store(remote: str) -> None:
     assert b.image == f"{remote}/set/b.tif"
     assert resolve("../c.tif", f"{remote}/set") == f"{remote}/c.tif"
     assert resolve("/abs/c.tif", remote) == "/abs/c.tif"
+    with pytest.raises(InputError, match=r"^\.\./\.\./c\.tif leads out of the bucket of "):
+        resolve("../../c.tif", "s3://bucket/set")
 
 
 def test_many_images_cannot_share_a_label(tmp_path: Path) -> None:

@@ -101,11 +101,18 @@ def test_a_copy_that_was_half_removed_is_none(root: Path, monkeypatch: pytest.Mo
         assert names(root) == [folder.name]
 
 
+def test_a_file_in_its_place_is_no_obstacle(root: Path) -> None:
+    root.write_bytes(b"somebody's")
+    with scratch_folder() as folder:
+        assert folder.is_dir()
+    assert root.read_bytes() == b"somebody's"
+
+
 def test_of_processes_that_fetch_the_same_one_keeps_its_copy(
     remote: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_whole(place(remote) / "weights", b"weights")
-    together, found = threading.Barrier(4), []
+    together, found = threading.Barrier(4, timeout=60), []
 
     def none_yet(name: str) -> None:
         together.wait()
