@@ -308,6 +308,7 @@ def whole_lines(ledger: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_again_and_again_ends_with_the_same_bytes(
     tmp_path: Path, config: Callable[[str, str], list[str]], files_in: FilesIn, leftovers: Leftovers
 ) -> None:
@@ -353,6 +354,7 @@ def descendants(pid: int) -> dict[int, str]:
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc")
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_killed_actors_and_workers_cost_no_byte(
     tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest, files_in: FilesIn
 ) -> None:
