@@ -285,8 +285,8 @@ def _finish(
     """
     if unfinished and "cog" in request.inference.format:
         say(f"Writing {counted(len(unfinished) * (1 + len(request.products)), 'GeoTIFF')}")
-    nothing = "no GeoTIFF was finished"
-    if resources is None or len(unfinished) == 1:
+    nothing = "no scene was finished"
+    if resources is None or len(unfinished) <= 1:
         results = _finish_here(files, unfinished, nothing)
     else:
         from segbatch.inference.pipeline import map_items
@@ -307,7 +307,7 @@ def _finish(
 def _finish_here(files: BlockWriter, scenes: Sequence[ScenePlan], nothing: str) -> Iterator[str]:
     """`finish_scene` of one after the other, in this process."""
     at: list[str] = []
-    with Watchdog(tell_standstill, lambda: f"those of {at[-1]} are put together", nothing) as dog:
+    with Watchdog(tell_standstill, lambda: f"putting the files of {at[-1]} together", nothing) as dog:
         for scene in scenes:
             at.append(scene.id)
             yield finish_scene(scene, files)
