@@ -79,9 +79,8 @@ def plan_pool(
     # No actor is spread over two GPUs: what is left of each is left over.
     each_gpu = int(1 / share + 1e-9)
     room = sum(gpus for _, gpus in nodes) * each_gpu if use_gpu else sum(sizes) // min(4, max(sizes))
-    most = max(1, min(max_actors or max(room, min_actors), blocks))
-    if not use_gpu:
-        most = min(most, max(sum(sizes), min_actors))
+    useful = blocks if use_gpu else min(blocks, max(sum(sizes), min_actors))
+    most = max(1, min(max_actors or max(room, min_actors), useful))
     least = min(min_actors, most)
     if use_gpu:
         # Half of a node's CPUs are for reading and writing, however few it has for its GPUs.

@@ -40,6 +40,11 @@ class OnCluster(Fault):
         self.cluster.complete()
         (self.cluster.notes / "begun").unlink(missing_ok=True)
 
+    def once(self, command: Command, number: int) -> int | None:
+        """Wait for the moment of the only hit, which is in the first try; the rows by then, None if it is too late."""
+        rows = self.moment(command, LAST) if number == 0 else None
+        return rows if command.runs else None
+
     def wrong(self) -> list[str]:
         """See `Fault.wrong`; of the command's processes on the cluster none may go on."""
         deadline = time.monotonic() + _END_SECONDS
@@ -99,8 +104,8 @@ class Drain(OnCluster):
 
     def strike(self, command: Command, number: int) -> None:
         """See `Fault.strike`."""
-        rows = self.moment(command, LAST) if number == 0 else None
-        if rows is None or not command.runs:
+        rows = self.once(command, number)
+        if rows is None:
             return
         node, seconds = self.rng.choice(self.cluster.nodes), self.rng.randint(3, 15)
         place = self.cluster.where[node.pid]
@@ -120,8 +125,8 @@ class Lost(OnCluster):
 
     def strike(self, command: Command, number: int) -> None:
         """See `Fault.strike`."""
-        rows = self.moment(command, LAST) if number == 0 else None
-        if rows is not None and command.runs:
+        rows = self.once(command, number)
+        if rows is not None:
             self.cluster.kill(self.rng.choice(self.cluster.nodes))
             self.hit(f"SIGKILL of a node at {rows} rows")
 
@@ -134,8 +139,8 @@ class Node(OnCluster):
 
     def strike(self, command: Command, number: int) -> None:
         """See `Fault.strike`."""
-        rows = self.moment(command, LAST) if number == 0 else None
-        if rows is None or not command.runs:
+        rows = self.once(command, number)
+        if rows is None:
             return
         node = self.rng.choice(self.cluster.nodes)
         place, seconds = self.cluster.where[node.pid], self.rng.uniform(-1, 6)

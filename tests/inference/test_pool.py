@@ -93,6 +93,7 @@ def test_gpus_that_are_still_to_come() -> None:
 def test_actors_share_gpus_and_none_is_spread_over_two(share: float, actors: int) -> None:
     pool = plan(64, gpus=3, use_gpu=True, share=share, accelerator="A100")
     assert (pool.max, pool.gpus, pool.accelerator) == (actors, share, "A100")
+    assert pool.max * pool.cpus <= 64 - 2 * IO_TASK
 
 
 pools = st.builds(
