@@ -53,7 +53,7 @@ def settle(request: Request) -> Settled:
 def _settle(request: Request) -> Settled:
     opened = open_request(request)
     with ExitStack() as stack:
-        crew = find_crew(request, stack, None)
+        crew = find_crew(request, stack, None, opened.sizes)
         workers, started = crew.workers, time.perf_counter()
         choice = choose(request, opened.card, opened.scenes, workers, crew.measure)
         seconds = time.perf_counter() - started

@@ -54,7 +54,8 @@ class Forecast:
 
 def forecast(request: Request, planned: Plan) -> Forecast:
     """What mapping would take on this machine."""
-    what, workers = costs(planned.scenes, planned.choice.settings.views), planned_workers(request.inference)
+    what = costs(planned.scenes, planned.choice.settings.views)
+    workers = planned_workers(request.inference, planned.sizes)
     seconds, basis = _time(request, planned, what, workers)
     return Forecast(
         costs=what,

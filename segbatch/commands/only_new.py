@@ -154,7 +154,7 @@ def _look(
     _check_presence(request.folder, index, vanished, bool(request.refs))
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
-        crew = find_crew(request, stack, None)
+        crew = find_crew(request, stack, None, opened.sizes)
         planned = opened.lay_out(_chosen(request, opened, crew))
     if planned is None:
         return Found(None, {}, unreadable, (), vanished), None
@@ -172,7 +172,7 @@ def _look(
         scene for scene in planned.scenes if not is_mapped(scene) or not is_finished(there, scene.id, formats, products)
     )
     if todo and crew is None:
-        crew = find_crew(request, stack, planned.choice.use_gpu)
+        crew = find_crew(request, stack, planned.choice.use_gpu, [scene.info.window.area for scene in todo])
     return Found(planned, prints, unreadable, todo, vanished), crew
 
 

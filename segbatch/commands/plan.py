@@ -1,5 +1,6 @@
 """From a request to the plan of a mapping: scenes opened and checked, lattice and blocks laid over them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from segbatch.classes import LabelMap
@@ -32,6 +33,11 @@ class Plan:
     choice: Choice
     scenes: tuple[ScenePlan, ...]
 
+    @property
+    def sizes(self) -> list[int]:
+        """Pixels of each scene."""
+        return _sizes(self.scenes)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
@@ -48,6 +54,11 @@ class Opened:
     card: Card
     label_map: LabelMap
     scenes: tuple[OpenScene, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Pixels of each scene."""
+        return _sizes(self.scenes)
 
     def lay_out(self, choice: Choice) -> Plan:
         """Lay lattice and blocks over the scenes.
@@ -74,6 +85,10 @@ class Opened:
             for scene in self.scenes
         )
         return Plan(card, self.label_map, choice, scenes)
+
+
+def _sizes(scenes: Sequence[OpenScene | ScenePlan]) -> list[int]:
+    return [scene.info.window.area for scene in scenes]
 
 
 def open_request(request: Request, set_aside: dict[str, str] | None = None) -> Opened:
@@ -128,4 +143,5 @@ def plan(request: Request) -> Plan:
         InputError: A line for each scene that does not fit.
     """
     opened = open_request(request)
-    return opened.lay_out(choose(request, opened.card, opened.scenes, planned_workers(request.inference), None))
+    workers = planned_workers(request.inference, opened.sizes)
+    return opened.lay_out(choose(request, opened.card, opened.scenes, workers, None))

@@ -83,7 +83,7 @@ def predict(request: Request) -> dict[str, Any]:
             document = _done_already(request, planned)
             if document is not None:
                 return document
-        crew = find_crew(request, stack, None if planned is None else planned.choice.use_gpu)
+        crew = find_crew(request, stack, None if planned is None else planned.choice.use_gpu, opened.sizes)
         if planned is None:
             planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
             claim(folder, _identity(request, planned), request.overwrite)
@@ -220,7 +220,7 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
     grids = {scene.id: scene.grid for scene in scenes}
     told: set[str] = set()
     with tracing(request.name, "mapping", say) as tracer:
-        for row in _engine(work, request, crew):
+        for row in _engine(work, request, planned, crew):
             progress.add(row.started, grids[row.scene][row.block].owned.area, row.error is not None)
             if meter is not None:
                 meter.block(row)
@@ -241,7 +241,7 @@ def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:
     return touched_bytes(request, planned.card, workers, window * settings.batch_size)
 
 
-def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
+def _engine(work: "Work", request: Request, planned: Plan, crew: Crew) -> Iterator[LedgerRow]:
     workers, resources = crew.workers, crew.resources
     if resources is None:
         from segbatch.inference.inline import run_inline
@@ -249,7 +249,7 @@ def _engine(work: "Work", request: Request, crew: Crew) -> Iterator[LedgerRow]:
         return run_inline(work, "cuda" if workers.use_gpu else "cpu", tell_standstill)
     from segbatch.inference.pipeline import run_ray
 
-    pool = pool_for(request.inference, resources, workers.use_gpu, blocks=len(work.pending))
+    pool = pool_for(request.inference, resources, workers.use_gpu, planned.sizes, blocks=len(work.pending))
     bounds = bound_blocks(
         cpus=resources.cpus,
         store_bytes=resources.store_bytes,

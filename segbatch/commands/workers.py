@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +14,7 @@ from segbatch.config import Inference
 from segbatch.errors import InputError
 from segbatch.inference.int8 import Quantization, run_quantization
 from segbatch.inference.memory import total_memory
-from segbatch.inference.pool import Pool, plan_pool
+from segbatch.inference.pool import Pool, most_cores, plan_pool
 from segbatch.inference.probe import Probe, run_probe
 from segbatch.models.profile import Profile, cpu_name
 from segbatch.runtime import Resources, ray_session
@@ -86,22 +86,27 @@ def this_machine(gpu: str | None = None) -> Held:
     return Held(1, _local_cpus(), gpus)
 
 
-def planned_workers(inference: Inference) -> Workers:
-    """Who would predict on this machine, without asking Ray; GPUs are left out."""
+def planned_workers(inference: Inference, scenes: Sequence[int]) -> Workers:
+    """Who would predict scenes of so many pixels on this machine, without asking Ray; GPUs are left out."""
     if inference.engine == "inline":
         return local_workers()
     here = inference.model_copy(update={"use_gpu": False})
-    return ray_workers(here, Resources(nodes=((_local_cpus(), 0),)))
+    return ray_workers(here, Resources(nodes=((_local_cpus(), 0),)), scenes)
 
 
-def ray_workers(inference: Inference, resources: Resources) -> Workers:
+def ray_workers(inference: Inference, resources: Resources, scenes: Sequence[int]) -> Workers:
     """The pool of actors that a cluster has room for.
+
+    Args:
+        inference: What is asked for.
+        resources: What the cluster has.
+        scenes: Pixels of each.
 
     Raises:
         InputError: GPUs are asked for and there are none.
     """
     use_gpu = resources.wants_gpu(inference.use_gpu)
-    pool = pool_for(inference, resources, use_gpu, blocks=2**31)
+    pool = pool_for(inference, resources, use_gpu, scenes, blocks=2**31)
     if use_gpu:
         memory = int(_USUAL_GPU_BYTES * inference.actors.gpus)
         return Workers(pool.max, None, True, resources.accelerator or "GPU", memory)
@@ -111,8 +116,8 @@ def ray_workers(inference: Inference, resources: Resources) -> Workers:
     return Workers(pool.max, threads, False, _processor(threads), (total_memory() or _USUAL_BYTES) // on_a_node)
 
 
-def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: int) -> Pool:
-    """How many actors a cluster gets for so many blocks; see `plan_pool`."""
+def pool_for(inference: Inference, resources: Resources, use_gpu: bool, scenes: Sequence[int], blocks: int) -> Pool:
+    """How many actors a cluster gets for so many blocks of scenes of so many pixels; see `plan_pool`."""
     actors = inference.actors
     return plan_pool(
         resources.nodes,
@@ -120,6 +125,7 @@ def pool_for(inference: Inference, resources: Resources, use_gpu: bool, blocks: 
         min_actors=actors.min,
         max_actors=actors.max,
         blocks=blocks,
+        cores=most_cores(scenes, resources.cpus),
         share=actors.gpus,
         accelerator=actors.accelerator,
     )
@@ -179,7 +185,7 @@ class Crew:
         )
 
 
-def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
+def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None, scenes: Sequence[int]) -> Crew:
     """Join or start Ray where the request's engine is Ray; ``stack`` leaves it again.
 
     Args:
@@ -187,6 +193,7 @@ def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
         stack: Leaves Ray.
         use_gpu: Whether the run that goes on has used GPUs; None for a new one. One that began on CPUs stays there,
             with its backend; one that began on GPUs takes CPUs where there are no others.
+        scenes: Pixels of each.
 
     Raises:
         InputError: GPUs are asked for and there are none.
@@ -201,4 +208,4 @@ def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None) -> Crew:
     if accelerator is not None:
         # A cluster may have none of this kind at the moment; to go on without would be slow and dear.
         inference = inference.model_copy(update={"use_gpu": True})
-    return Crew(resources, ray_workers(inference, resources), accelerator)
+    return Crew(resources, ray_workers(inference, resources, scenes), accelerator)

@@ -20,9 +20,32 @@ _BYTES_TOGETHER = 8 * 2**20
 
 _MOST_TOGETHER = 32
 
+_MOST_CORES = 4
+
 _TURNS = 64
 """How often each actor has its turn at least: all have work until the end, and what is on its way when a run is killed
 is a small part of it."""
+
+
+_SMALL_SCENE = 1024**2
+"""Pixels. A process for each core takes no more memory for windows of such than one of four cores for larger ones."""
+
+_SCENES_A_CORE = 128
+"""Small scenes of a run from which on a process for each core saves more than the seconds that it takes to start."""
+
+
+def most_cores(scenes: Sequence[int], cpus: int) -> int:
+    """Cores that one predicting actor uses at the most, where it has no GPU.
+
+    Threads wait for each other after each layer of a network. For large windows that is little, and one window of
+    several cores takes less memory than several of one; small ones take a core of their own a quarter less time.
+
+    Args:
+        scenes: Pixels of each.
+        cpus: Of the cluster.
+    """
+    many_small = len(scenes) >= _SCENES_A_CORE * cpus and max(scenes) <= _SMALL_SCENE
+    return 1 if many_small else _MOST_CORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +80,13 @@ def plan_pool(
     min_actors: int,
     max_actors: int | None,
     blocks: int,
+    cores: int = _MOST_CORES,
     share: float = 1.0,
     accelerator: str | None = None,
 ) -> Pool:
     """How many actors, and how the cores are shared among them.
 
-    With GPUs there is an actor for each, or for each share of one; without, one for each four cores (or node, where
+    With GPUs there is an actor for each, or for each share of one; without, one for so many cores (or node, where
     nodes are smaller), and the cores are shared among them. However the actors come to lie on the nodes, as when those
     of a lost node are started again on the others, each node keeps CPUs for the tasks that read and write.
 
@@ -72,13 +96,14 @@ def plan_pool(
         min_actors: Actors kept at all times.
         max_actors: Most actors at a time, or None for as many as there is room for.
         blocks: Blocks to map: more actors than blocks would idle.
+        cores: That an actor without a GPU uses at the most; see `most_cores`.
         share: Of a GPU that each actor takes.
         accelerator: Ray's name of the kind of GPU that is counted; None for any.
     """
     sizes = [cpus for cpus, _ in nodes if cpus] or [1]
     # No actor is spread over two GPUs: what is left of each is left over.
     each_gpu = int(1 / share + 1e-9)
-    room = sum(gpus for _, gpus in nodes) * each_gpu if use_gpu else sum(sizes) // min(4, max(sizes))
+    room = sum(gpus for _, gpus in nodes) * each_gpu if use_gpu else sum(sizes) // min(cores, max(sizes))
     useful = blocks if use_gpu else min(blocks, max(sum(sizes), min_actors))
     most = max(1, min(max_actors or max(room, min_actors), useful))
     least = min(min_actors, most)

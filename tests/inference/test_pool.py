@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.inference.pool import Bounds, Pool, bound_blocks, plan_pool
+from segbatch.inference.pool import Bounds, Pool, bound_blocks, most_cores, plan_pool
 
 IO_TASK = 0.25
 """CPUs that one reading or writing task needs."""
@@ -22,9 +22,12 @@ def plan(*cpus: int, gpus: int = 0, **changes: Any) -> Pool:
     min_actors=st.integers(1, 6),
     max_actors=st.none() | st.integers(1, 12),
     blocks=st.integers(1, 200),
+    cores=st.sampled_from([1, 4]),
 )
-def test_without_gpus_all_fits(nodes: list[int], min_actors: int, max_actors: int | None, blocks: int) -> None:
-    pool = plan(*nodes, min_actors=min_actors, max_actors=max_actors, blocks=blocks)
+def test_without_gpus_all_fits(
+    nodes: list[int], min_actors: int, max_actors: int | None, blocks: int, cores: int
+) -> None:
+    pool = plan(*nodes, min_actors=min_actors, max_actors=max_actors, blocks=blocks, cores=cores)
     assert 1 <= pool.min <= pool.max <= blocks
     assert max_actors is None or pool.max <= max_actors
     assert sum(int(cpus / pool.cpus) for cpus in nodes) >= pool.max
@@ -69,6 +72,32 @@ def test_each_gpu_has_its_actor(nodes: list[int], gpus: int, max_actors: int | N
 )
 def test_examples(nodes: list[int], expected: Pool) -> None:
     assert plan(*nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([1], Pool(1, 1, 0.75, False, 1)),
+        ([2], Pool(1, 2, 0.75, False, 1)),
+        ([16], Pool(1, 16, 0.75, False, 1)),
+    ],
+)
+def test_a_core_for_each_actor(nodes: list[int], expected: Pool) -> None:
+    assert plan(*nodes, cores=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("scenes", "cpus", "expected"),
+    [
+        ([256 * 256] * 256, 2, 1),
+        ([256 * 256] * 255, 2, 4),  # too few to win back what it takes to start a process for each core
+        ([256 * 256] * 256, 4, 4),
+        ([256 * 256] * 300 + [1025 * 1024], 2, 4),  # its window would be in the memory of each process
+        ([], 2, 4),
+    ],
+)
+def test_actors_of_one_core_are_for_many_small_scenes(scenes: list[int], cpus: int, expected: int) -> None:
+    assert most_cores(scenes, cpus) == expected
 
 
 def test_one_block_on_many_small_nodes_can_start() -> None:

@@ -77,7 +77,7 @@ def main(address: str, accelerator: str) -> None:
             settings=Settings(),
             nodes=tuple(node["NodeID"] for node in ray.nodes()),
         )
-        pool = pool_for(inference, resources, resources.wants_gpu(True), blocks)
+        pool = pool_for(inference, resources, resources.wants_gpu(True), [plan.info.window.area], blocks)
         bounds = bound_blocks(
             cpus=resources.cpus, store_bytes=resources.store_bytes, block_bytes=2**26, pool=pool, blocks=blocks
         )
