@@ -139,7 +139,7 @@ def measure_dispatch(folder: Path, gpus: int, block_seconds: float, blocks: int)
 
         pool = plan_pool([(cpus, gpus)], use_gpu=True, min_actors=1, max_actors=None, blocks=blocks)
         # As of blocks of the usual size on nodes with memory for them.
-        bounds = bound_blocks(cpus=cpus, store_bytes=2**50, block_bytes=2**26, pool=pool, blocks=blocks)
+        bounds = bound_blocks(cpus=cpus, gpus=gpus, store_bytes=2**50, block_bytes=2**26, pool=pool, blocks=blocks)
         arrivals, lost, actors, marks = [], [], set(), {}
         for row in run_ray(work, pool, bounds):
             arrivals.append(time.perf_counter())

@@ -252,6 +252,7 @@ def _engine(work: "Work", request: Request, planned: Plan, crew: Crew) -> Iterat
     pool = pool_for(request.inference, resources, workers.use_gpu, planned.sizes, blocks=len(work.pending))
     bounds = bound_blocks(
         cpus=resources.cpus,
+        gpus=resources.gpus,
         store_bytes=resources.store_bytes,
         block_bytes=costs(work.scenes).block_bytes,
         pool=pool,

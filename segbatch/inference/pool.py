@@ -132,17 +132,22 @@ class Bounds:
     group: int = 1
 
 
-def bound_blocks(*, cpus: int, store_bytes: int, block_bytes: int, pool: Pool, blocks: int) -> Bounds:
+def bound_blocks(*, cpus: int, gpus: int = 0, store_bytes: int, block_bytes: int, pool: Pool, blocks: int) -> Bounds:
     """Enough blocks on their way that no actor waits for one, and no more than the object store holds.
+
+    Where actors wait for GPUs that are still to come, the bounds are those of the cluster with them: they hold for the
+    whole run. Until then Ray itself keeps to what is there.
 
     Args:
         cpus: CPUs of the cluster.
+        gpus: Its GPUs of the kind that is wanted.
         store_bytes: Size of Ray's object store, over all nodes.
         block_bytes: Pixels and masks of a block.
         pool: Who predicts.
         blocks: To map.
     """
-    room = store_bytes // 2
+    growth = max(1.0, pool.max * pool.gpus / max(1, gpus)) if pool.use_gpu else 1.0
+    cpus, room = int(cpus * growth), int(store_bytes * growth) // 2
     group = max(1, min(_MOST_TOGETHER, _BYTES_TOGETHER // block_bytes, blocks // (_TURNS * pool.max)))
     block_bytes *= group
     reads = max(1, min(cpus if pool.use_gpu else pool.max + 1, room // (4 * block_bytes)))

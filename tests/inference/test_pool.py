@@ -144,7 +144,9 @@ def test_blocks_on_their_way_fit_the_object_store(
     pool: Pool, cpus: int, store_mb: int, block_mb: int, more: int
 ) -> None:
     def bounds(store: int = store_mb, block: int = block_mb) -> Bounds:
-        return bound_blocks(cpus=cpus, store_bytes=store << 20, block_bytes=block << 20, pool=pool, blocks=1)
+        return bound_blocks(
+            cpus=cpus, gpus=pool.max, store_bytes=store << 20, block_bytes=block << 20, pool=pool, blocks=1
+        )
 
     found = bounds()
     least = 4 * block_mb << 20
@@ -160,11 +162,24 @@ def test_blocks_on_their_way_fit_the_object_store(
 
 @given(pool=pools, cpus=st.integers(1, 64), block_mb=st.integers(1, 256))
 def test_where_there_is_room_no_actor_waits(pool: Pool, cpus: int, block_mb: int) -> None:
-    found = bound_blocks(cpus=cpus, store_bytes=1 << 50, block_bytes=block_mb << 20, pool=pool, blocks=1)
+    found = bound_blocks(cpus=cpus, gpus=pool.max, store_bytes=1 << 50, block_bytes=block_mb << 20, pool=pool, blocks=1)
     assert found.reads == (cpus if pool.use_gpu else pool.max + 1)
     blocks = found.bytes_in_flight / (block_mb << 20)
     # As many as the actors take at a time, one waiting for each at least, and what is being read.
     assert blocks >= (pool.calls + 1) * pool.max + found.reads
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize(("there", "to_come"), [(0, 6), (2, 6), (6, 6), (6, 2)])
+def test_a_cluster_that_grows_is_bounded_as_it_will_be(share: float, there: int, to_come: int) -> None:
+    def bounds(gpus: int, nodes: int) -> Bounds:
+        return bound_blocks(
+            cpus=8 * nodes, gpus=gpus, store_bytes=nodes << 34, block_bytes=1 << 26, pool=pool, blocks=10**6
+        )
+
+    pool = plan(8, use_gpu=True, max_actors=int(to_come / share), share=share)
+    nodes = max(1, there)  # with a GPU each, or the one without that the run starts on
+    assert bounds(there, nodes) == bounds(max(there, to_come), max(there, to_come))
 
 
 def test_bounds_of_a_small_machine() -> None:

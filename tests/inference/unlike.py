@@ -79,7 +79,12 @@ def main(address: str, accelerator: str) -> None:
         )
         pool = pool_for(inference, resources, resources.wants_gpu(True), [plan.info.window.area], blocks)
         bounds = bound_blocks(
-            cpus=resources.cpus, store_bytes=resources.store_bytes, block_bytes=2**26, pool=pool, blocks=blocks
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            store_bytes=resources.store_bytes,
+            block_bytes=2**26,
+            pool=pool,
+            blocks=blocks,
         )
         notes = [json.loads(row.note) for row in run_ray(work, pool, bounds)]
         names = {node["NodeID"]: sorted(node["Resources"]) for node in ray.nodes()}
