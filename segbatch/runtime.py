@@ -106,6 +106,26 @@ class Resources:
         return use_gpu
 
 
+_PROCESSES_A_CPU = 4
+"""Tasks that read and write take a quarter of one."""
+
+_PROCESSES_OF_RAY = 8
+"""Actors that Ray Data and Ray Train start for themselves, and some to spare."""
+
+
+def keeping_processes(cpus: int, gpus: int = 0) -> dict[str, int]:
+    """Settings of a Ray whose processes stay between two tasks.
+
+    By default Ray ends what is idle for a second while a node has more processes than CPUs, which its actors alone take
+    up: processes that read and write would start again and again, for more than a second of a core each.
+
+    Args:
+        cpus: Of the node.
+        gpus: Likewise.
+    """
+    return {"num_workers_soft_limit": _PROCESSES_A_CPU * cpus + 2 * gpus + _PROCESSES_OF_RAY}
+
+
 @contextmanager
 def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Iterator[Resources]:
     """Join a Ray cluster or start Ray on this machine, and leave as it was found.
@@ -138,11 +158,14 @@ def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Itera
     if mine:
         where: dict[str, Any] = {}
         if local:
-            where = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            where = {
+                "address": "local",
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+                "_system_config": keeping_processes(*(simulated or (os.cpu_count() or 1, 0))),
+            }
         if simulated is not None:
             where["num_cpus"], where["num_gpus"] = simulated
-            # Of a node Ray keeps as many processes as it has CPUs: of many nodes that are one, none that reads.
-            where["_system_config"] = {"num_workers_soft_limit": 2 * sum(simulated)}
         if not local and address != "auto":
             where["address"] = address
         try:

@@ -92,8 +92,10 @@ def ray_cluster(bucket: str) -> Iterator[None]:
     """One Ray for all tests of a run. Its workers know the object store."""
     import ray
 
+    from segbatch.runtime import keeping_processes
+
     if not ray.is_initialized():
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _system_config=keeping_processes(4))
     yield
     ray.shutdown()
 

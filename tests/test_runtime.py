@@ -1,6 +1,8 @@
 """What a cluster offers, and how it is joined."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -102,6 +104,34 @@ def test_a_worker_that_does_not_come_is_said(growing, monkeypatch: pytest.Monkey
     with pytest.raises(SegbatchError, match="No node with CPUs for work came"):
         runtime._await_a_worker()
     assert cluster.asked == [[{"CPU": 1}], []]
+
+
+_TWO_WAVES = """
+import os, time
+import ray
+from segbatch.runtime import ray_session
+
+def process():
+    time.sleep(1)
+    return os.getpid()
+
+with ray_session("local", simulated=(2, 0)):
+    task = ray.remote(num_cpus=0.25)(process)
+    def wave():
+        return set(ray.get([task.remote() for _ in range(8)]))
+    first = wave()
+    time.sleep(4)
+    print("FOUND", len(first), len(first - wave()))
+"""
+
+
+@pytest.mark.ray
+def test_processes_stay_between_two_tasks() -> None:
+    """Ray's own limit is a process a CPU: of eight idle ones it would end six after a second."""
+    done = subprocess.run([sys.executable, "-c", _TWO_WAVES], capture_output=True, text=True, check=True, timeout=120)
+    _, first, gone = done.stdout.split()[-3:]
+    assert int(first) > 4
+    assert gone == "0"
 
 
 @pytest.mark.ray
