@@ -1,6 +1,7 @@
 """Commands whose process is lost again and again at the same block or scene, as a decoder's that crashes."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from numpy.typing import NDArray
@@ -40,6 +42,16 @@ def crash(*_):
 def hang(*_):
     open("hangs", "w").close()
     time.sleep(600)
+
+def use_memory(*_):
+    with open(os.environ["NOTES"], "a") as file:
+        file.write(".")
+    held = []
+    for _ in range(48):
+        held.append(b"x" * (64 << 20))
+        time.sleep(0.02)
+    time.sleep(60)
+    raise MemoryError("nobody minds 3 GB")
 
 def at_blocks(blocks, fault):
     plain = Work.reader
@@ -210,3 +222,29 @@ def test_a_block_that_hangs_when_the_command_is_stopped_is_not_suspected(tmp_pat
         process.terminate()
         assert process.wait(60) == 130
     assert list((folder / "ledger" / "attempts").iterdir()) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_block_that_takes_all_memory_on_ray_is_given_up_and_the_others_are_done(
+    tmp_path: Path, command: Command, files_in: FilesIn
+) -> None:
+    """Ray counts no attempts that end so."""
+    memory, limit = psutil.virtual_memory(), Path("/sys/fs/cgroup/memory.max")
+    if memory.available < 8 * 2**30 or (limit.exists() and limit.read_text().strip() != "max"):
+        pytest.skip("too little memory, or nobody knows how much")
+    predict(Request.from_config(load_config(command("clean")[-1])))
+    # Ray and its processes take some 2 GB themselves.
+    threshold = (memory.total - memory.available + 3.5 * 2**30) / memory.total
+    code, said = run(
+        command("run", 'at_blocks({("bad", 2)}, use_memory)', "ray"),
+        NOTES=str(tmp_path / "begun"),
+        RAY_memory_usage_threshold=f"{threshold:.3f}",
+        RAY_memory_monitor_refresh_ms="50",
+    )
+    assert code == 3, said
+    assert re.search(r"bad: block 2 was given up: 3 processes that were to read it were lost", said)
+    assert (tmp_path / "begun").read_text() == "..."
+    assert done_blocks(tmp_path / "run", "bad") == {0, 1, 3}
+    assert cogs(tmp_path / "run") == {"first.tif", "last.tif"}
+    assert not (tmp_path / "run" / "ledger" / "attempts").exists()
