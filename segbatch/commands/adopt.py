@@ -15,6 +15,7 @@ from segbatch.commands.folder import JOURNAL, RunFolder, write_json
 from segbatch.commands.index import Index
 from segbatch.commands.record import RunRecord
 from segbatch.errors import InputError
+from segbatch.inference.attempts import forget_attempts
 from segbatch.inference.files import Format, cog_path, drop_parts, store_path
 from segbatch.inference.ledger import LedgerRow, forget_scenes, gather_rows
 from segbatch.masks import CLASS_MASK, CONFIDENCE, PROBABILITIES
@@ -79,6 +80,7 @@ def stage(folder: RunFolder, fingerprints: Mapping[str, str]) -> RunFolder:
         drop_parts(staged.masks, scene)
     if staged.ledger.exists():
         forget_scenes(staged.ledger, stale)
+        forget_attempts(staged.attempts, stale)
     write_json(path, dict(fingerprints))
     return staged
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from segbatch import __version__
 from segbatch.errors import InputError
+from segbatch.inference.attempts import ATTEMPTS
 from segbatch.masks import CONFIDENCE, PROBABILITIES
 from segbatch.redaction import redact_all
 from segbatch.storage import PARTIAL, is_remote, place, remove_folder, remove_tree, write_whole
@@ -86,6 +87,11 @@ class RunFolder:
     def ledger(self) -> Path:
         """One row a block."""
         return self.path / "ledger"
+
+    @property
+    def attempts(self) -> Path:
+        """What is under way; see `segbatch.inference.attempts`."""
+        return self.ledger / ATTEMPTS
 
     @property
     def index(self) -> Path:

@@ -23,7 +23,7 @@ from segbatch.commands.standing import (
     training_standing,
 )
 from segbatch.errors import InputError
-from segbatch.inference.attempts import ATTEMPTS, under_way
+from segbatch.inference.attempts import under_way
 from segbatch.inference.ledger import LedgerReader, RowsForgottenError
 from segbatch.inference.watch import at_work
 
@@ -122,7 +122,7 @@ def look(folder: RunFolder, counted: Counted | None = None) -> Status:
     staged = RunFolder(folder.next)
     is_next = staged.ledger.is_dir()
     mapped = staged if is_next else folder
-    mapping, names = _mapping(mapped, now, is_held, counted or Counted())
+    mapping = _mapping(mapped, now, is_held, counted or Counted())
     training = _training(folder, content) if sections["training"] else None
     is_mapping = sections["mapping"] == "running" and sections["training"] != "running"
     latest = None if mapping is None else mapping.latest
@@ -145,21 +145,19 @@ def look(folder: RunFolder, counted: Counted | None = None) -> Status:
         mapping_state=sections["mapping"],
         mapping=mapping,
         is_next=is_next,
-        at_work=_at_work(mapped, names) if is_held and is_mapping else "",
+        at_work=_at_work(mapped) if is_held and is_mapping else "",
         schedule=_schedule(folder),
         age=max(0.0, now - max(told)) if told else None,
     )
 
 
-def _mapping(
-    folder: RunFolder, now: float, is_held: bool, counted: Counted
-) -> tuple[MappingStanding | None, list[str]]:
-    """How far the mapping of a folder is, and the ids of its scenes."""
+def _mapping(folder: RunFolder, now: float, is_held: bool, counted: Counted) -> MappingStanding | None:
+    """How far the mapping of a folder is."""
     try:
         record = RunRecord.load(folder)
     except InputError:
-        return None, []
-    return counted.tally(folder, record.blocks).standing(now, is_held), list(record.blocks)
+        return None
+    return counted.tally(folder, record.blocks).standing(now, is_held)
 
 
 def _training(folder: RunFolder, content: dict[str, Any]) -> TrainingStanding:
@@ -203,10 +201,10 @@ def _schedule(folder: RunFolder) -> dict[str, Any] | None:
     }
 
 
-def _at_work(folder: RunFolder, names: list[str]) -> str:
+def _at_work(folder: RunFolder) -> str:
     """What is being done, by the files of blocks that are under way."""
-    attempts = under_way(folder.ledger / ATTEMPTS)
-    return at_work(attempts, names) if attempts else ""
+    attempts = under_way(folder.attempts)
+    return at_work(attempts) if attempts else ""
 
 
 def _doing(sections: Mapping[str, str | None], mapping: MappingStanding | None) -> str:

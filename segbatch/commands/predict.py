@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,14 +21,14 @@ from segbatch.commands.progress import BlockProgress, counted, duration, say, te
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
-from segbatch.commands.resume import claim, known_tallies, pending_blocks, unfinished_scenes
+from segbatch.commands.resume import claim, known_tallies, pending_blocks, rounds, unfinished_scenes
 from segbatch.commands.split import warn_of_known
 from segbatch.commands.usage import metered
 from segbatch.commands.workers import Crew, Workers, find_crew, pool_for
 from segbatch.errors import InputError, SegbatchError
-from segbatch.inference.attempts import ATTEMPTS
+from segbatch.inference.attempts import suspects
 from segbatch.inference.files import BlockWriter, store_path
-from segbatch.inference.finish import finish_scene, mask_path, try_to_finish
+from segbatch.inference.finish import mask_path, try_to_finish
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.plan import Costs, ScenePlan, costs, fingerprint
 from segbatch.inference.pool import bound_blocks
@@ -121,6 +121,7 @@ def _done_already(request: Request, planned: Plan) -> dict[str, Any] | None:
         return None
     blocks = sum(len(scene.grid) for scene in planned.scenes)
     say(f"{folder.path}: all {counted(blocks, 'block')} are done already.")
+    remove_tree(folder.attempts)
     folder.sweep()
     if find_prices(request.config) is not None:
         folder.update(config=request.config)  # prices may have come, or changed, since
@@ -177,13 +178,20 @@ def map_scenes(
         planned.card.classes,
         tuple(request.products),
     )
-    if len(pending):
-        for row in _run(request, planned, files, pending, crew):
-            tallies[row.scene].add(row)
-            done.add(row)
-    clock["blocks"] = time.time()
-    unfinished = unfinished_scenes(folder, scenes, tallies, formats, request.products)
-    problems = _finish(request, files, scenes, unfinished, crew.resources)
+    # On Ray a process that is lost takes no other scene with it.
+    doubtful = list(suspects(folder.attempts)) if crew.resources is None else []
+    if doubtful:
+        say(f"A process was lost at {counted(len(doubtful), 'scene')}, last at {doubtful[-1]}: they come at the end")
+    problems: list[str] = []
+    for part, blocks in rounds(scenes, pending, doubtful):
+        if len(blocks):
+            for row in _run(request, planned, files, blocks, crew):
+                tallies[row.scene].add(row)
+                done.add(row)
+        clock["blocks"] = time.time()
+        unfinished = unfinished_scenes(folder, part, tallies, formats, request.products)
+        problems += _finish(request, files, unfinished, crew.resources)
+    remove_tree(folder.attempts)
     folder.sweep()  # what processes left that were lost in this run
     clock["files"] = time.time()
     return problems, done.summary(clock)
@@ -268,7 +276,6 @@ def _engine(work: "Work", request: Request, planned: Plan, crew: Crew) -> Iterat
 def _finish(
     request: Request,
     files: BlockWriter,
-    scenes: Sequence[ScenePlan],
     unfinished: Sequence[ScenePlan],
     resources: Resources | None,
 ) -> list[str]:
@@ -277,7 +284,6 @@ def _finish(
     Args:
         request: What is mapped.
         files: Writes them.
-        scenes: All of the plan.
         unfinished: Those whose files are to be written.
         resources: What the Ray cluster has; None for this process alone.
 
@@ -287,31 +293,27 @@ def _finish(
     if unfinished and "cog" in request.inference.format:
         say(f"Writing {counted(len(unfinished) * (1 + len(request.products)), 'GeoTIFF')}")
     nothing = "no scene was finished"
+    attempts = request.folder.attempts.absolute()
+    finish = partial(try_to_finish, writer=files, attempts=str(attempts))
     if resources is None or len(unfinished) <= 1:
-        results = _finish_here(files, unfinished, nothing)
+        attempts.mkdir(parents=True, exist_ok=True)
+        results = _finish_here(finish, unfinished, nothing)
     else:
         from segbatch.inference.pipeline import map_items
 
-        # Ray would try for ever what ends its process each time, as where memory is too small.
-        attempts = request.folder.ledger.absolute() / ATTEMPTS
-        remove_tree(attempts)
+        remove_tree(attempts)  # of a command that was killed
         attempts.mkdir(parents=True, exist_ok=True)
-        finish = partial(try_to_finish, writer=files, attempts=str(attempts))
-        names = {scene.id for scene in unfinished}
-        items = [(index, scene) for index, scene in enumerate(scenes) if scene.id in names]
-        results = map_items(finish, items, nothing=nothing, tell=tell_standstill)
-    problems = [problem for problem in results if problem]
-    remove_tree(request.folder.ledger / ATTEMPTS)
-    return problems
+        results = map_items(finish, unfinished, nothing=nothing, tell=tell_standstill)
+    return [problem for problem in results if problem]
 
 
-def _finish_here(files: BlockWriter, scenes: Sequence[ScenePlan], nothing: str) -> Iterator[str]:
-    """`finish_scene` of one after the other, in this process."""
+def _finish_here(finish: Callable[[ScenePlan], str], scenes: Sequence[ScenePlan], nothing: str) -> Iterator[str]:
+    """Finish one scene after the other in this process."""
     at: list[str] = []
     with Watchdog(tell_standstill, lambda: f"putting the files of {at[-1]} together", nothing) as dog:
         for scene in scenes:
             at.append(scene.id)
-            yield finish_scene(scene, files)
+            yield finish(scene)
             dog.done()
 
 

@@ -10,6 +10,7 @@ from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
 from segbatch.commands.record import RunRecord
 from segbatch.errors import InputError
+from segbatch.inference.attempts import forget_attempts
 from segbatch.inference.files import Format, MaskFiles, drop_parts, store_path
 from segbatch.inference.finish import is_finished
 from segbatch.inference.ledger import forget_scenes, iterate_rows
@@ -77,6 +78,7 @@ def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> 
         remove_folder(store_path(folder.masks, scene))
         drop_parts(folder.masks, scene)
     forget_scenes(folder.ledger, changed)
+    forget_attempts(folder.attempts, changed)
     return True
 
 
@@ -103,6 +105,26 @@ def pending_blocks(scenes: Sequence[ScenePlan], tallies: Tallies) -> NDArray[np.
     numbers = [np.flatnonzero(~tallies[scene.id].done) for scene in scenes]
     indices = np.repeat(np.arange(len(scenes)), [len(found) for found in numbers])
     return np.stack([indices, np.concatenate(numbers)], axis=1).astype(np.int64)
+
+
+def rounds(
+    scenes: Sequence[ScenePlan], pending: NDArray[np.int64], doubtful: Sequence[str]
+) -> list[tuple[list[ScenePlan], NDArray[np.int64]]]:
+    """Scenes and their pending blocks, in the parts in which to map and finish them.
+
+    Args:
+        scenes: The plan.
+        pending: See `pending_blocks`.
+        doubtful: Ids of scenes at which a process was lost, and may be again: each comes by itself, after all others.
+    """
+    names = [scene.id for scene in scenes]
+    late = [name for name in doubtful if name in set(names)]
+    parts = [set(names).difference(late), *({name} for name in late)]
+    found = []
+    for part in parts:
+        inside = np.array([name in part for name in names])
+        found.append(([scene for scene in scenes if scene.id in part], pending[inside[pending[:, 0]]]))
+    return found
 
 
 def unfinished_scenes(

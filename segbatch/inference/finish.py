@@ -60,16 +60,15 @@ def finish_scene(scene: ScenePlan, writer: BlockWriter) -> str:
     return ""
 
 
-def try_to_finish(item: tuple[int, ScenePlan], writer: BlockWriter, attempts: str) -> str:
+def try_to_finish(scene: ScenePlan, writer: BlockWriter, attempts: str) -> str:
     """`finish_scene`, but for a scene whose processes were lost again and again.
 
     Args:
-        item: Index of the scene in the plan, and the scene.
-        writer: See `finish_scene`.
+        scene: See `finish_scene`.
+        writer: Likewise.
         attempts: Folder that counts the attempts.
     """
-    index, scene = item
-    with Attempts(attempts, FINISH).at(index, 0) as problem:
+    with Attempts(attempts, FINISH).at(scene.id, 0) as problem:
         if problem is None:
             return finish_scene(scene, writer)
     return (

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.data.exceptions import ExecutionTimeoutError
 
 from segbatch.errors import SegbatchError, root_message
-from segbatch.inference.attempts import ATTEMPTS, Attempts, under_way
+from segbatch.inference.attempts import Attempts, under_way
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.pool import IO_CPUS, Bounds, Pool
 from segbatch.inference.rows import SECONDS, Row, mask_to_row, pixels_to_row, row_to_mask, row_to_pixels
@@ -24,7 +23,7 @@ from segbatch.inference.stages import BlockMask, ReadStage, WriteStage
 from segbatch.inference.watch import Tell, Watchdog, at_work, unheard
 from segbatch.inference.work import Work
 from segbatch.masks import CLASS_MASK
-from segbatch.storage import place, remove_tree
+from segbatch.storage import remove_tree
 
 _NO_PROGRESS_SECONDS = 1800
 """Longest time without a block done: booting a node, or one block on a slow CPU, must fit in."""
@@ -64,25 +63,25 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
         SegbatchError: A model cannot be loaded, a file cannot be written, or nothing has moved for too long.
     """
     shared = _Shared((work, work.reader(), work.writer()))
-    attempts = _attempts_folder(work)
+    attempts = work.attempts
     remove_tree(attempts)  # of a run that was killed
     attempts.mkdir(exist_ok=True)
 
     def read_block(batch: dict[str, np.ndarray]) -> Row:
         work, read, _ = shared.get()
         scene, block = work.pending[int(batch["number"][0])].tolist()
-        with Attempts(attempts, "read").at(scene, block) as problem:
+        with Attempts(attempts, "read").at(work.scenes[scene].id, block) as problem:
             pixels = read(scene, block) if problem is None else work.unread(scene, block, problem)
         return pixels_to_row(pixels)
 
     def write_block(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        _, _, write = shared.get()
+        work, _, write = shared.get()
         # What ends the run travels as a row: raised here, it would arrive buried in pages of Ray's tracebacks.
         fatal = str(batch["fatal"][0])
         if not fatal:
             mask = row_to_mask(batch)
             try:
-                with Attempts(attempts, "write").at(mask.scene, mask.block) as problem:
+                with Attempts(attempts, "write").at(work.scenes[mask.scene].id, mask.block) as problem:
                     row = write(mask if problem is None else replace(mask, error=problem))
                 return {"row": [row.to_json()], "fatal": [""]}
             except SegbatchError as error:
@@ -129,7 +128,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
                 yield LedgerRow.from_json(str(line))
 
     def waited_for() -> str:
-        return f"{at_work(under_way(attempts), [scene.id for scene in work.scenes])}; {_wanted(pool)}"
+        return f"{at_work(under_way(attempts))}; {_wanted(pool)}"
 
     blocks = range(len(work.pending))
     with Watchdog(tell, waited_for) as dog, _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight):
@@ -218,10 +217,6 @@ def call_once(
     except ray.exceptions.RayError as error:  # the worker was killed, as where memory runs out
         raise SegbatchError(f"The work failed on Ray: {root_message(error)}") from error
     return result
-
-
-def _attempts_folder(work: Work) -> Path:
-    return place(work.ledger) / ATTEMPTS
 
 
 def _cluster(accelerator: str | None = None) -> str:
@@ -328,7 +323,7 @@ class _Predict:
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
         self._lock = threading.Lock()
         self._fatal = ""
-        self._attempts = Attempts(_attempts_folder(self._work), "predict")
+        self._attempts = Attempts(self._work.attempts, "predict")
         try:
             self._predict = self._work.predictor(threads, device)
         except SegbatchError as error:
@@ -340,7 +335,8 @@ class _Predict:
         if not self._fatal:
             try:
                 # The lock first: a block that waits is not to blame for the one that is predicted.
-                with self._lock, self._attempts.at(pixels.scene, pixels.block) as problem:
+                scene = self._work.scenes[pixels.scene].id
+                with self._lock, self._attempts.at(scene, pixels.block) as problem:
                     if problem is not None:
                         pixels = self._work.unread(pixels.scene, pixels.block, problem)
                     return mask_to_row(self._predict(pixels), names)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from segbatch.inference.attempts import FINISH, Attempt
+from segbatch.inference.attempts import FINISH, MAP, Attempt
 
 QUIET_SECONDS = 300.0
 """So long without a block done is worth a line, and again every so often."""
@@ -14,7 +14,7 @@ QUIET_SECONDS = 300.0
 Tell = Callable[[str], None]
 """Says a line to whoever watches."""
 
-_DOING = {"read": "reading", "predict": "predicting", "write": "writing"}
+_DOING = {"read": "reading", "predict": "predicting", "write": "writing", MAP: "mapping"}
 
 
 def unheard(message: str) -> None:
@@ -75,10 +75,10 @@ class Begun:
     """The blocks that this process is at."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[str, int, int], float] = {}
+        self._since: dict[tuple[str, str, int], float] = {}
 
     @contextmanager
-    def at(self, stage: str, scene: int, block: int) -> Iterator[None]:
+    def at(self, stage: str, scene: str, block: int) -> Iterator[None]:
         """A block is begun, and ended when the body ends."""
         self._since[stage, scene, block] = time.monotonic()
         try:
@@ -93,21 +93,19 @@ class Begun:
         return sorted(found, key=lambda attempt: -attempt.seconds)
 
 
-def at_work(attempts: Sequence[Attempt], names: Sequence[str]) -> str:
+def at_work(attempts: Sequence[Attempt]) -> str:
     """What is being done, in words.
 
     Args:
         attempts: The oldest first.
-        names: Ids of the plan's scenes.
     """
     if not attempts:
         return "nothing is being read, predicted or written"
     oldest = attempts[0]
-    scene = names[oldest.scene] if oldest.scene < len(names) else f"scene {oldest.scene + 1}"
     if oldest.stage == FINISH:
-        what, many = f"putting the files of {scene} together", "scenes"
+        what, many = f"putting the files of {oldest.scene} together", "scenes"
     else:
-        what, many = f"{_DOING.get(oldest.stage, oldest.stage)} block {oldest.block} of {scene}", "blocks"
+        what, many = f"{_DOING.get(oldest.stage, oldest.stage)} block {oldest.block} of {oldest.scene}", "blocks"
     text = f"{what} for {_long(oldest.seconds)}"
     return f"{text} ({len(attempts)} {many} are at work)" if len(attempts) > 1 else text
 

@@ -2,15 +2,18 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
+from segbatch.inference.attempts import ATTEMPTS
 from segbatch.inference.files import BlockWriter
 from segbatch.inference.plan import ScenePlan
 from segbatch.inference.settings import Settings
 from segbatch.inference.stages import BlockPixels, PredictStage, ReadStage, WriteStage
+from segbatch.storage import place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +41,11 @@ class Work:
     settings: Settings
     quantized: str | None = None
     window_bytes: int = 0
+
+    @property
+    def attempts(self) -> Path:
+        """Folder of the blocks that are under way."""
+        return place(self.ledger) / ATTEMPTS
 
     def reader(self) -> ReadStage:
         """The first stage."""

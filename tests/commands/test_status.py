@@ -105,9 +105,9 @@ def test_a_run_that_goes_on(mapped: RunFolder) -> None:
     cut_short(mapped, 2)
     attempts = mapped.ledger / "attempts"
     attempts.mkdir()
-    (attempts / "predict-0-2").write_bytes(b".")
-    os.utime(attempts / "predict-0-2", (time.time() - 200,) * 2)
-    (attempts / "read-1-0").write_bytes(b".")
+    (attempts / "predict-good-2").write_bytes(b".")
+    os.utime(attempts / "predict-good-2", (time.time() - 200,) * 2)
+    (attempts / "read-cut-0").write_bytes(b".")
     with hold(mapped):
         first = look(mapped)
         # No row is of this call.

@@ -350,10 +350,10 @@ def test_a_scene_that_has_cost_three_processes_is_given_up_and_tried_again_by_th
     writer = write_all(tmp_path, ["cog"])
     attempts = tmp_path / "attempts"
     attempts.mkdir()
-    (attempts / "finish-7-0").write_bytes(b"...")
-    problem = try_to_finish((7, SCENE), writer, str(attempts))
+    (attempts / "finish-a-0").write_bytes(b"...")
+    problem = try_to_finish(SCENE, writer, str(attempts))
     assert problem.startswith("The files of a were not written: 3 processes that put them together were lost, for")
-    assert try_to_finish((7, SCENE), writer, str(attempts)) == ""
+    assert try_to_finish(SCENE, writer, str(attempts)) == ""
     assert cog_path(writer.masks, "a").exists()
     assert list(attempts.iterdir()) == []
 

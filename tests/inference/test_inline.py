@@ -1,5 +1,6 @@
 """The engine in one process: what blocks are made of leaves no trace, and errors come through."""
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,3 +144,65 @@ def test_a_read_that_hangs_is_told_of_and_waited_for(
     monkeypatch.setattr(watch, "QUIET_SECONDS", 0.3)
     assert len(list(run_inline(work, "cpu", tell))) == 16
     assert lines[-1].startswith("  No block was done for ")
+
+
+@pytest.fixture
+def work(tmp_path: Path, make_raster: Callable[..., str]) -> Work:
+    """A scene of 16 blocks."""
+    image = make_raster(tmp_path / "a.tif", np.ones((2, 100, 100), np.uint8))
+    work = work_for(tmp_path, make_plan(image, 32, 1, Settings()), Settings())
+    work.attempts.mkdir()
+    return work
+
+
+def test_blocks_at_which_a_process_was_lost_come_last_and_each_alone(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for block, attempts in ((3, "."), (7, "..."), (11, "..")):
+        (work.attempts / f"map-a-{block}").write_text(attempts)
+        os.utime(work.attempts / f"map-a-{block}", (block, block))
+    together: dict[int, set[str]] = {}
+    read = ReadStage.__call__
+
+    def observe(self: ReadStage, scene: int, block: int) -> Any:
+        together[block] = {path.name for path in work.attempts.glob("map-*")}
+        return read(self, scene, block)
+
+    monkeypatch.setattr(ReadStage, "__call__", observe)
+    rows = run(work)
+    sure = [block for block in range(16) if block not in (3, 7, 11)]
+    assert [row.block for row in rows] == [*sure, 3, 7, 11]
+    assert [row.block for row in rows if row.error] == [7]
+    assert "block 7 was given up: 3 processes that were to map it were lost" in (rows[-2].error or "")
+    assert list(together) == [*sure, 3, 11]
+    assert together[3] == {"map-a-3", "map-a-7", "map-a-11"}
+    assert together[11] == {"map-a-11"}
+    assert list(work.attempts.iterdir()) == []
+
+
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_a_scene_of_which_nothing_is_ever_done_is_given_up(work: Work, attempts: int) -> None:
+    for name in ("map-a-0", "map-a-1"):
+        (work.attempts / name).write_text(".")
+    (work.attempts / "begin-a-0").write_text("." * attempts)
+    rows = run(work)
+    assert {row.block for row in rows} == set(range(16))
+    given_up = [row.block for row in rows if row.error and "3 processes that were to begin its scene" in row.error]
+    assert len(given_up) == (16 if attempts == 3 else 0)
+    assert list(work.attempts.iterdir()) == []
+
+
+def test_what_is_being_done_is_told_to_those_who_come_after_a_loss(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[set[str]] = []
+    write = BlockWriter.write
+
+    def observe(self: BlockWriter, scene: ScenePlan, number: int, arrays: Any) -> None:
+        known.append({path.name for path in work.attempts.iterdir()})
+        write(self, scene, number, arrays)
+
+    monkeypatch.setattr(BlockWriter, "write", observe)
+    run(work)
+    for block, names in enumerate(known):
+        assert f"map-a-{block}" in names
+        assert len(names) <= 4
+    assert list(work.attempts.iterdir()) == []

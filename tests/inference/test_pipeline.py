@@ -319,10 +319,10 @@ def test_a_scene_whose_finish_step_ends_each_process_is_given_up(
 
     files = {field.name: getattr(work.files, field.name) for field in fields(work.files)}
 
-    def finish(item: tuple[int, ScenePlan]) -> str:
-        return try_to_finish(item, writer=Deadly(**files), attempts=str(attempts))
+    def finish(scene: ScenePlan) -> str:
+        return try_to_finish(scene, writer=Deadly(**files), attempts=str(attempts))
 
-    (problem,) = map_items(finish, [(0, scenes[0])], nothing="")
+    (problem,) = map_items(finish, scenes[:1], nothing="")
     assert problem.startswith("The files of good were not written: 3 processes that put them together were lost, for")
     assert list(attempts.iterdir()) == []
 

@@ -95,36 +95,36 @@ def test_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     ("attempts", "expected"),
     [
         ([], "nothing is being read, predicted or written"),
-        ([Attempt("read", 1, 7, 30.2)], "reading block 7 of b for 30 s"),
+        ([Attempt("read", "b", 7, 30.2)], "reading block 7 of b for 30 s"),
         (
-            [Attempt("predict", 0, 3, 500.0), Attempt("write", 1, 1, 2.0)],
+            [Attempt("predict", "a", 3, 500.0), Attempt("write", "b", 1, 2.0)],
             "predicting block 3 of a for 8 min (2 blocks are at work)",
         ),
-        ([Attempt("write", 5, 1, 2.0)], "writing block 1 of scene 6 for 2 s"),
+        ([Attempt("map", "a-b", 1, 2.0)], "mapping block 1 of a-b for 2 s"),
         (
-            [Attempt("finish", 1, 0, 240.0), Attempt("finish", 0, 0, 2.0)],
+            [Attempt("finish", "b", 0, 240.0), Attempt("finish", "a", 0, 2.0)],
             "putting the files of b together for 4 min (2 scenes are at work)",
         ),
     ],
 )
 def test_what_is_at_work_in_words(attempts: list[Attempt], expected: str) -> None:
-    assert at_work(attempts, ["a", "b"]) == expected
+    assert at_work(attempts) == expected
 
 
 def test_what_this_process_is_at() -> None:
     begun = Begun()
-    with begun.at("read", 0, 1), begun.at("predict", 0, 0):
-        assert [attempt[:3] for attempt in begun.under_way()] == [("read", 0, 1), ("predict", 0, 0)]
-        with pytest.raises(KeyError), begun.at("write", 0, 2):
+    with begun.at("read", "a", 1), begun.at("predict", "a", 0):
+        assert [attempt[:3] for attempt in begun.under_way()] == [("read", "a", 1), ("predict", "a", 0)]
+        with pytest.raises(KeyError), begun.at("write", "a", 2):
             raise KeyError
     assert begun.under_way() == []
 
 
 def test_what_other_processes_are_at(tmp_path: Path) -> None:
     assert under_way(tmp_path / "nothing") == []
-    with Attempts(tmp_path, "read").at(2, 7), Attempts(tmp_path, "predict").at(0, 1):
+    with Attempts(tmp_path, "read").at("a-b", 7), Attempts(tmp_path, "predict").at("c", 1):
         (tmp_path / "what is this").touch()
         (tmp_path / "read-x-y").touch()
         found = under_way(tmp_path)
-    assert sorted(attempt[:3] for attempt in found) == [("predict", 0, 1), ("read", 2, 7)]
+    assert sorted(attempt[:3] for attempt in found) == [("predict", "c", 1), ("read", "a-b", 7)]
     assert all(0 <= attempt.seconds < 60 for attempt in found)
