@@ -14,7 +14,16 @@ QUIET_SECONDS = 300.0
 Tell = Callable[[str], None]
 """Says a line to whoever watches."""
 
-_DOING = {"read": "reading", "predict": "predicting", "write": "writing"}
+SURVEY = "survey"
+"""Name of the pass over the training scenes among the stages; its blocks are strips."""
+
+_DOING = {
+    "read": ("reading", "block"),
+    "predict": ("predicting", "block"),
+    "write": ("writing", "block"),
+    SURVEY: ("counting", "strip"),
+}
+"""Of each stage what it does with what."""
 
 
 def unheard(message: str) -> None:
@@ -98,7 +107,7 @@ def at_work(attempts: Sequence[Attempt], names: Sequence[str]) -> str:
 
     Args:
         attempts: The oldest first.
-        names: Ids of the plan's scenes.
+        names: Ids of the scenes.
     """
     if not attempts:
         return "nothing is being read, predicted or written"
@@ -107,7 +116,8 @@ def at_work(attempts: Sequence[Attempt], names: Sequence[str]) -> str:
     if oldest.stage == FINISH:
         what, many = f"putting the files of {scene} together", "scenes"
     else:
-        what, many = f"{_DOING.get(oldest.stage, oldest.stage)} block {oldest.block} of {scene}", "blocks"
+        doing, unit = _DOING.get(oldest.stage, (oldest.stage, "block"))
+        what, many = f"{doing} {unit} {oldest.block} of {scene}", f"{unit}s"
     text = f"{what} for {_long(oldest.seconds)}"
     return f"{text} ({len(attempts)} {many} are at work)" if len(attempts) > 1 else text
 

@@ -102,6 +102,10 @@ def test_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ([Attempt("write", 5, 1, 2.0)], "writing block 1 of scene 6 for 2 s"),
         (
+            [Attempt("survey", 1, 7, 150.0), Attempt("survey", 0, 0, 2.0)],
+            "counting strip 7 of b for 2 min (2 strips are at work)",
+        ),
+        (
             [Attempt("finish", 1, 0, 240.0), Attempt("finish", 0, 0, 2.0)],
             "putting the files of b together for 4 min (2 scenes are at work)",
         ),
