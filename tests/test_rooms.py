@@ -39,6 +39,7 @@ ROOMS = (
 """From the ground up: a room imports only rooms before it."""
 
 RAY_MODULES = {
+    "inference/dataset.py",
     "inference/pipeline.py",
     "training/trainer.py",
     "training/crew.py",

@@ -75,7 +75,8 @@ def measure_training(config: RunConfig, folder: Path, steps: int) -> TrainingSpe
     """
     scenes = open_labelled(config)
     with ray_session("local"):
-        survey = survey_scenes(training_scenes(config, scenes["train"]), config.training.tile // 2, config.label_map())
+        train_scenes = training_scenes(config, scenes["train"])
+        survey = survey_scenes(train_scenes, config.training.tile // 2, config.label_map(), folder)
     job = make_job(config, scenes, survey, cores())
     settings = job.settings.model_copy(update={"epochs": 2, "patience": None, "checkpoint_steps": None})
     job = replace(job, settings=settings, steps_per_epoch=steps, validate=(_little(job.validate[0]),))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.listeners import listening
 from segbatch.commands.lock import hold
-from segbatch.commands.progress import counted, duration, say
+from segbatch.commands.progress import counted, duration, say, tell_standstill
 from segbatch.commands.samples import write_samples
 from segbatch.commands.split import Labelled, open_labelled, split_table
 from segbatch.commands.tracking import check_tracking
@@ -347,8 +347,14 @@ def _fit(
     use_gpu = resources.wants_gpu(settings.use_gpu, settings.min_workers or settings.workers)
     cpus = resources.cpus_for(settings.workers, use_gpu, settings.min_workers)
     train_scenes = training_scenes(config, scenes["train"])
+    storage = folder.training.absolute()
     survey = survey_scenes(
-        train_scenes, settings.tile // 2, config.label_map(), folder.training / f"survey-{identity}.npz"
+        train_scenes,
+        settings.tile // 2,
+        config.label_map(),
+        storage,
+        storage / f"survey-{identity}.npz",
+        tell_standstill,
     )
     tell_classes(config, survey)
     job = make_job(config, scenes, survey, cpus)
@@ -369,7 +375,7 @@ def _fit(
             settings.max_failures,
             resources.local,
         ),
-        folder.training.absolute(),
+        storage,
         identity,
         folder.bundle.absolute(),
         listener,

@@ -14,7 +14,7 @@ import yaml
 
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
-from segbatch.commands.progress import counted, halo_sentence, say
+from segbatch.commands.progress import counted, halo_sentence, say, tell_standstill
 from segbatch.commands.scenes import open_role
 from segbatch.commands.split import Labelled, check_tile, open_labelled, split_table
 from segbatch.commands.train import (
@@ -279,7 +279,8 @@ def _trial(number: int, search: Search, scenes: Labelled, surveys: "dict[int, Su
     config = search.configs[number - 1]
     cell = config.training.tile // 2
     if cell not in surveys:
-        surveys[cell] = survey_scenes(training_scenes(config, scenes["train"]), cell, config.label_map())
+        train_scenes = training_scenes(config, scenes["train"])
+        surveys[cell] = survey_scenes(train_scenes, cell, config.label_map(), search.storage, tell=tell_standstill)
         if len(surveys) == 1:
             tell_classes(config, surveys[cell])
     reported = sum(event["trial"] == number for event in search.log.epochs)

@@ -1,21 +1,18 @@
 """The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
-from ray.data.exceptions import ExecutionTimeoutError
 
 from segbatch.errors import SegbatchError, root_message
 from segbatch.inference.attempts import Attempts, under_way
+from segbatch.inference.dataset import Shared, numbered, plain_errors, quiet_context
 from segbatch.inference.ledger import LedgerRow
 from segbatch.inference.pool import IO_CPUS, Bounds, Pool
 from segbatch.inference.rows import SECONDS, Row, mask_to_row, pixels_to_row, row_to_mask, row_to_pixels
@@ -62,7 +59,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
     Raises:
         SegbatchError: A model cannot be loaded, a file cannot be written, or nothing has moved for too long.
     """
-    shared = _Shared((work, work.reader(), work.writer()))
+    shared = Shared((work, work.reader(), work.writer()))
     attempts = work.attempts
     remove_tree(attempts)  # of a run that was killed
     attempts.mkdir(exist_ok=True)
@@ -94,7 +91,7 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
         tasks = -(-len(numbers) // bounds.group)
         kind: dict[str, Any] = {"accelerator_type": pool.accelerator} if pool.use_gpu and pool.accelerator else {}
         rows = (
-            _numbers(numbers, bounds.group)
+            numbered(numbers, bounds.group, IO_CPUS)
             .map_batches(
                 read_block,
                 batch_size=1,
@@ -130,10 +127,11 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
     def waited_for() -> str:
         return f"{at_work(under_way(attempts))}; {_wanted(pool)}"
 
+    way_on = "What is done is kept: run the same command again, without --overwrite, to go on."
     blocks = range(len(work.pending))
-    with Watchdog(tell, waited_for) as dog, _quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight):
+    with Watchdog(tell, waited_for) as dog, quiet_context(_NO_PROGRESS_SECONDS, bounds.bytes_in_flight):
         for first in range(0, len(blocks), _MOST_BLOCKS):
-            with _plain_errors(dog):
+            with plain_errors(dog, way_on):
                 for row in map_some(blocks[first : first + _MOST_BLOCKS]):
                     dog.done()
                     yield row
@@ -141,35 +139,62 @@ def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Ite
 
 
 def map_items(
-    function: Callable[[_Item], str], items: Sequence[_Item], *, nothing: str, tell: Tell = unheard
-) -> Iterator[str]:
+    function: Callable[[_Item], _Value],
+    items: Sequence[_Item],
+    *,
+    nothing: str,
+    tell: Tell = unheard,
+    cpus: float = IO_CPUS,
+    together: int = 1,
+    longest: int = _LONGEST_ITEM_SECONDS,
+    doing: Callable[[], str] | None = None,
+) -> Iterator[_Value]:
     """Call a function on each item, in Ray tasks, and yield the results as they come.
 
     Args:
-        function: May take hours.
-        items: Sent to each worker once.
+        function: Sent to each worker once, as the items are.
+        items: What to call it on.
         nothing: What has not happened when nothing is done.
         tell: Says a line where no item is done for a long time.
+        cpus: That a task reserves.
+        together: Fewest items that a task takes.
+        longest: Seconds without an item done after which the rest is given up.
+        doing: Tells what is being done at the moment; None where nobody knows.
 
     Raises:
-        SegbatchError: Nothing has moved for too long, or a call failed.
+        SegbatchError: As the function raises it, or in a line what went wrong on Ray; nothing has moved for too long.
     """
-    shared = _Shared(items)
+    shared = Shared((function, items))
 
-    def call(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"result": [function(shared.get()[number]) for number in batch["number"].tolist()]}
+    # It names nothing of this module, which would take each worker seconds to import.
+    def call(batch: dict[str, np.ndarray]) -> pa.Table:
+        function, items = shared.get()
+        outcomes: list[_Value | SegbatchError] = []
+        for number in batch["number"].tolist():
+            # Raised here, it would arrive buried in pages of Ray's tracebacks.
+            try:
+                outcomes.append(function(items[number]))
+            except SegbatchError as error:
+                outcomes.append(error)
+        return pa.table({"outcome": [ray.cloudpickle.dumps(outcome) for outcome in outcomes]})
+
+    def waited_for() -> str:
+        return f"{doing()}; {_cluster()}" if doing else _cluster()
 
     # Thousands of items are small ones, and a task of Ray's takes longer than they do.
-    group = max(1, min(_MOST_ITEMS, len(items) // _ITEM_TASKS))
+    group = max(together, min(_MOST_ITEMS, len(items) // _ITEM_TASKS))
     with (
-        Watchdog(tell, _cluster, nothing) as dog,
-        _quiet_context(_LONGEST_ITEM_SECONDS),
-        _plain_errors(dog),
+        Watchdog(tell, waited_for, nothing) as dog,
+        quiet_context(longest),
+        plain_errors(dog, "Run the same command again, without --overwrite, to go on."),
     ):
-        results = _numbers(range(len(items)), group).map_batches(call, batch_size=None, num_cpus=IO_CPUS)
-        for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
+        tasks = numbered(range(len(items)), group, cpus).map_batches(call, batch_size=None, num_cpus=cpus)
+        for batch in tasks.iter_batches(batch_size=None, prefetch_batches=0):
             dog.done()
-            yield from map(str, batch["result"])
+            for outcome in map(ray.cloudpickle.loads, batch["outcome"]):
+                if isinstance(outcome, SegbatchError):
+                    raise outcome
+                yield outcome
 
 
 def call_once(
@@ -243,82 +268,10 @@ def _wanted(pool: Pool) -> str:
     return f"{_cluster(pool.accelerator)}, and {actors} with {wanted} are wanted"
 
 
-@contextmanager
-def _quiet_context(no_progress_seconds: int, bytes_in_flight: int | None = None) -> Iterator[None]:
-    """Ray Data's settings are global to the process: put back what is changed."""
-    context = ray.data.DataContext.get_current()
-    options = context.execution_options
-    saved = context.enable_progress_bars, context.execution_no_progress_timeout_s, options.resource_limits
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = no_progress_seconds
-    if bytes_in_flight is not None:
-        options.resource_limits = options.resource_limits.copy(object_store_memory=bytes_in_flight)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars, context.execution_no_progress_timeout_s, options.resource_limits = saved
-
-
-@contextmanager
-def _plain_errors(dog: Watchdog) -> Iterator[None]:
-    """Say in a line what Ray says in pages: the last one before it begins to tell what followed from it.
-
-    Args:
-        dog: Knows why nothing moves.
-    """
-    try:
-        yield
-    except SegbatchError:
-        raise
-    except Exception as error:
-        if _is_standstill(error):
-            raise SegbatchError(
-                f"The run was given up: {dog.sentence()}. What is done is kept: run the same command again, without "
-                "--overwrite, to go on."
-            ) from error
-        first = str(error).split("The above exception was the direct cause")[0]
-        lines = [line.strip() for line in first.splitlines() if line.strip()]
-        raise SegbatchError(f"The work failed on Ray: {lines[-1] if lines else type(error).__name__}") from error
-
-
-def _is_standstill(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, ExecutionTimeoutError):
-        error = error.__cause__
-    return error is not None
-
-
-def _numbers(numbers: range, group: int) -> ray.data.Dataset:
-    """Numbers, so many a Ray block."""
-    groups = [numbers[first : first + group] for first in range(0, len(numbers), group)]
-    return ray.data.read_datasource(_Numbers(groups), override_num_blocks=len(groups), num_cpus=IO_CPUS)
-
-
-class _Shared(Generic[_Value]):
-    """A value that tasks use again and again: each process fetches it once.
-
-    Captured in a task's function it would be unpickled for each task, which for a plan of many scenes takes
-    longer than the task; and a writer that lives as long as its process needs one ledger file, not one a block.
-    """
-
-    _here: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, value: _Value) -> None:
-        self._reference = ray.put(value)
-
-    def get(self) -> _Value:
-        """The value; the same object at each call in a process."""
-        key = self._reference.hex()
-        if key not in self._here:
-            self._here.clear()
-            self._here[key] = ray.get(self._reference)
-        value: _Value = self._here[key]
-        return value
-
-
 class _Predict:
     """The actor: loads the model once."""
 
-    def __init__(self, shared: _Shared[tuple[Work, ReadStage, WriteStage]], threads: int | None) -> None:
+    def __init__(self, shared: Shared[tuple[Work, ReadStage, WriteStage]], threads: int | None) -> None:
         self._work, _, _ = shared.get()
         device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
         self._lock = threading.Lock()
@@ -344,35 +297,3 @@ class _Predict:
                 self._fatal = str(error)
         seconds = dict.fromkeys(SECONDS, 0.0)
         return mask_to_row(BlockMask(pixels.scene, pixels.block, {}, 0, 0.0, seconds), names, self._fatal)
-
-
-class _Numbers(Datasource):
-    """The numbers of the pending blocks, by Ray block: descriptors only, pixels are read downstream."""
-
-    def __init__(self, groups: Sequence[range]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._groups = groups
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Bytes of the numbers."""
-        return 8 * sum(map(len, self._groups))
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, *args: Any, **kwargs: Any
-    ) -> list[ReadTask]:
-        """A task for each group, whatever parallelism Ray would choose."""
-        return [
-            ReadTask(
-                _Group(group),
-                BlockMetadata(num_rows=len(group), size_bytes=8 * len(group), input_files=None, exec_stats=None),
-            )
-            for group in self._groups
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    numbers: range
-
-    def __call__(self) -> Iterable[pa.Table]:
-        return [pa.table({"number": list(self.numbers)})]

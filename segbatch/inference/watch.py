@@ -14,7 +14,17 @@ QUIET_SECONDS = 300.0
 Tell = Callable[[str], None]
 """Says a line to whoever watches."""
 
-_DOING = {"read": "reading", "predict": "predicting", "write": "writing", MAP: "mapping"}
+SURVEY = "survey"
+"""Name of the pass over the training scenes among the stages; its blocks are strips."""
+
+_DOING = {
+    "read": ("reading", "block"),
+    "predict": ("predicting", "block"),
+    "write": ("writing", "block"),
+    MAP: ("mapping", "block"),
+    SURVEY: ("counting", "strip"),
+}
+"""Of each stage what it does with what."""
 
 
 def unheard(message: str) -> None:
@@ -105,7 +115,8 @@ def at_work(attempts: Sequence[Attempt]) -> str:
     if oldest.stage == FINISH:
         what, many = f"putting the files of {oldest.scene} together", "scenes"
     else:
-        what, many = f"{_DOING.get(oldest.stage, oldest.stage)} block {oldest.block} of {oldest.scene}", "blocks"
+        doing, unit = _DOING.get(oldest.stage, (oldest.stage, "block"))
+        what, many = f"{doing} {unit} {oldest.block} of {oldest.scene}", f"{unit}s"
     text = f"{what} for {_long(oldest.seconds)}"
     return f"{text} ({len(attempts)} {many} are at work)" if len(attempts) > 1 else text
 

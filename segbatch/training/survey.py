@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import IGNORE_INDEX, LabelMap
-from segbatch.errors import InputError
+from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
+from segbatch.inference.attempts import MOST_ATTEMPTS, Attempts
+from segbatch.inference.watch import SURVEY
 from segbatch.scenes import LabelReader, open_scene
 from segbatch.storage import write_whole
 from segbatch.training.histogram import count_values, percentiles
@@ -136,6 +138,34 @@ def survey_strip(scene: TrainingScene, index: int, row: int, cell: int, label_ma
         found = np.bincount(ids[:, col * cell : (col + 1) * cell].ravel(), minlength=256)
         counts[0, col] = found[: label_map.num_classes]
     return Strip(index, row, counts, BandSums.of(values, valid))
+
+
+def try_to_survey(
+    place: tuple[int, int], scenes: Sequence[TrainingScene], cell: int, label_map: LabelMap, attempts: str
+) -> Strip:
+    """`survey_strip`, but for a strip whose processes were lost again and again.
+
+    Args:
+        place: Index of the scene and row of cells, as `strips` gives them.
+        scenes: The scenes.
+        cell: Side of a cell in pixels.
+        label_map: From label values to class ids.
+        attempts: Folder that counts the attempts.
+
+    Raises:
+        SceneReadError: Image or label is damaged, or the strip is given up.
+    """
+    index, row = place
+    scene = scenes[index]
+    # A scene may be there in several parts, which have the same rows.
+    with Attempts(attempts, SURVEY).at(f"{scene.id}.{index}", row) as problem:
+        if problem is None:
+            return survey_strip(scene, index, row, cell, label_map)
+    raise SceneReadError(
+        f"The training scene {scene.id} was given up: {MOST_ATTEMPTS} processes that were to read it from row "
+        f"{scene.window.row_off + row * cell} on were lost. {scene.image} or its label may crash the library that "
+        "decodes it, or there was too little memory."
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,5 @@
 """The driver's side of training: survey the scenes, run the workers, keep the best bundle."""
 
-import itertools
 import json
 import logging
 import os
@@ -10,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import ray.train
 import ray.train.torch
 
 from segbatch.classes import LabelMap
-from segbatch.errors import SegbatchError, TrainingError, root_message
+from segbatch.errors import TrainingError, root_message
+from segbatch.inference.attempts import ATTEMPTS, under_way
+from segbatch.inference.pipeline import map_items
+from segbatch.inference.watch import Tell, at_work, unheard
 from segbatch.models.card import CARD
-from segbatch.storage import move_over, scratch_folder, staging_folder
+from segbatch.storage import move_over, remove_tree, scratch_folder, staging_folder
 from segbatch.training.checkpoint import BUNDLE, rescue
 from segbatch.training.crew import Wire
 from segbatch.training.interrupt import GRACE_SECONDS, wait_gracefully
@@ -28,17 +31,23 @@ from segbatch.training.job import Listener, TrainingJob
 from segbatch.training.loop import PROBLEM, train_loop
 from segbatch.training.loopback import LoopbackConfig, loopback_environment
 from segbatch.training.survey import (
-    Strip,
     Survey,
     Tally,
     TrainingScene,
     load_survey,
     save_survey,
     strips,
-    survey_strip,
+    try_to_survey,
 )
 
-_STRIPS_PER_CPU = 4
+_PIXELS_TOGETHER = 2**22
+"""A task of Ray's takes some 20 ms itself, and to read so many pixels some 300."""
+
+_MOST_STRIPS = 32
+"""That a task takes, however small they are: each opens its files anew."""
+
+_LONGEST_STRIP_SECONDS = 1800
+"""Booting a node, or reading strips from far away, must fit in."""
 
 _MOST_MINUTES = 60
 """How long workers may be waited for. Ray Train tries to start them for a minute, and would try again for ever."""
@@ -51,39 +60,47 @@ _SECONDS_BETWEEN_QUESTIONS = 1.0
 
 
 def survey_scenes(
-    scenes: tuple[TrainingScene, ...], cell: int, label_map: LabelMap, kept: Path | None = None
+    scenes: tuple[TrainingScene, ...],
+    cell: int,
+    label_map: LabelMap,
+    storage: Path,
+    kept: Path | None = None,
+    tell: Tell = unheard,
 ) -> Survey:
-    """Count classes and band values of the scenes, a strip a Ray task.
+    """Count classes and band values of the scenes in one pass of Ray Data.
 
     Args:
         scenes: The scenes.
         cell: Side of a cell in pixels.
         label_map: From label values to class ids.
+        storage: Folder that all nodes share, for what is needed meanwhile.
         kept: File that holds the survey once it is made, for when the training goes on; None for none.
+        tell: Says a line where nothing is read for a long time.
 
     Raises:
-        SegbatchError: A scene is damaged or there is nothing to learn from.
+        SegbatchError: A scene is damaged, there is nothing to learn from, or nothing has moved for too long.
     """
     if kept is not None and kept.exists():
         return load_survey(kept)
-
-    @ray.remote(num_cpus=1, max_retries=3)
-    def task(index: int, row: int) -> Strip:
-        return survey_strip(scenes[index], index, row, cell, label_map)
-
+    attempts = storage / ATTEMPTS
+    remove_tree(attempts)  # of a survey that was killed
+    attempts.mkdir(parents=True, exist_ok=True)
     tally = Tally(scenes, cell, label_map.num_classes)
-    todo = strips(scenes, cell)
-    most = _STRIPS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running = [task.remote(*place) for place in itertools.islice(todo, most)]
-    try:
-        while running:
-            (done,), running = ray.wait(running)
-            tally.add(ray.get(done))
-            running += [task.remote(*place) for place in itertools.islice(todo, 1)]
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SegbatchError):
-            raise error.cause from error
-        raise
+    todo = tuple(strips(scenes, cell))
+    pixels = sum(scene.window.area for scene in scenes) / len(todo)
+    found = map_items(
+        partial(try_to_survey, scenes=scenes, cell=cell, label_map=label_map, attempts=str(attempts)),
+        todo,
+        nothing="no strip of a training scene was counted",
+        tell=tell,
+        cpus=1,
+        together=max(1, min(_MOST_STRIPS, round(_PIXELS_TOGETHER / pixels))),
+        longest=_LONGEST_STRIP_SECONDS,
+        doing=lambda: at_work(under_way(attempts)),
+    )
+    for strip in found:
+        tally.add(strip)
+    remove_tree(attempts)
     survey = tally.survey()
     if kept is not None:
         save_survey(survey, kept)

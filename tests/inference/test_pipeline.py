@@ -285,9 +285,24 @@ def test_a_run_that_waits_for_a_gpu_says_so(
 def test_items_are_mapped_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ray.data.DataContext.get_current().enable_progress_bars
     assert sorted(map_items(lambda item: f"<{item}>", [3, 1, 2], nothing="")) == ["<1>", "<2>", "<3>"]
+    assert sorted(map_items(str, range(100, 111), nothing="", together=4)) == list(map(str, range(100, 111)))
     monkeypatch.setattr(pipeline, "_ITEM_TASKS", 3)
-    assert sorted(map(int, map_items(str, range(100, 111), nothing=""))) == list(range(100, 111))
+    assert sorted(map_items(lambda item: {item}, range(100, 111), nothing=""), key=min) == [
+        {item} for item in range(100, 111)
+    ]
     assert ray.data.DataContext.get_current().enable_progress_bars == before
+
+
+def test_what_a_function_says_of_an_item_is_said() -> None:
+    def refuse(item: int) -> int:
+        if item == 2:
+            raise InputError(f"{item} is not a scene.")
+        return item
+
+    found = map_items(refuse, [1, 2], nothing="", together=2)
+    assert next(found) == 1
+    with pytest.raises(InputError, match=r"^2 is not a scene\.$"):
+        next(found)
 
 
 def test_items_that_take_long_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

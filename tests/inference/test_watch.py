@@ -102,6 +102,10 @@ def test_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ([Attempt("map", "a-b", 1, 2.0)], "mapping block 1 of a-b for 2 s"),
         (
+            [Attempt("survey", "b", 7, 150.0), Attempt("survey", "a", 0, 2.0)],
+            "counting strip 7 of b for 2 min (2 strips are at work)",
+        ),
+        (
             [Attempt("finish", "b", 0, 240.0), Attempt("finish", "a", 0, 2.0)],
             "putting the files of b together for 4 min (2 scenes are at work)",
         ),
