@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.lock import hold
 from segbatch.commands.progress import counted, duration, say
 from segbatch.commands.scenes import check_all, describe
 from segbatch.errors import InputError
 from segbatch.models.card import CARD, Card, read_card, write_halo_curve
 from segbatch.models.halo import HaloCurve
-from segbatch.runtime import terminate_as_interrupt
 from segbatch.scenes import SceneRef
 from segbatch.scenes.catalog import expand
 from segbatch.storage import is_remote
@@ -76,6 +77,8 @@ def calibrate(
 ) -> Calibration:
     """Measure a bundle's halo curve and put it on its card. SIGTERM ends it as Ctrl-C does, with the card as it was.
 
+    Meanwhile no other command writes the bundle: what was measured of one model must not go on the card of another.
+
     Args:
         bundle: Folder of the bundle.
         images: Paths, globs or URLs of scenes.
@@ -83,20 +86,29 @@ def calibrate(
         nodata: Fill value that overrides the files' own.
 
     Raises:
+        FolderInUseError: Another command writes the bundle, or the run that it belongs to.
         InputError: The bundle is none or cannot be written to, a scene does not fit it, or the scenes are too
             small or too empty.
     """
-    card = read_card(bundle)
-    if not is_remote(bundle) and not os.access(bundle, os.W_OK):
+    read_card(bundle)  # else there is nothing to hold
+    folder = _folder_to_hold(bundle)
+    if not is_remote(bundle) and not all(os.access(path, os.W_OK) for path in (bundle, folder.path)):
         raise InputError(f"The bundle {bundle} cannot be written to: copy it, and calibrate the copy.")
-    with terminate_as_interrupt():
-        sources = _open(card, images, bands, nodata)
+    with hold(folder):
+        sources = _open(read_card(bundle), images, bands, nodata)
         curve = _measure(bundle, sources)
         try:
             write_halo_curve(bundle, curve)
         except OSError as error:
             raise InputError(f"{bundle / CARD} cannot be written: {error}") from error
     return Calibration(read_card(bundle), len(sources))
+
+
+def _folder_to_hold(bundle: Path) -> RunFolder:
+    """The run that the bundle belongs to, whose commands hold its folder, or else the bundle's own."""
+    bundle = bundle.resolve()
+    run = RunFolder(bundle.parent)
+    return run if run.bundle == bundle and run.read() else RunFolder(bundle)
 
 
 def _open(card: Card, images: Sequence[str], bands: list[int | str] | None, nodata: float | None) -> "list[Source]":

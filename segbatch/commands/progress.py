@@ -97,6 +97,9 @@ def halo_sentence(curve: dict[str, Any] | None, default: int) -> str:
 class BlockProgress:
     """Lines about blocks as they are done: how many, how fast, how long it will take.
 
+    How fast is counted from the first block on, since what comes before is mostly the start of Ray and its actors, and
+    only once blocks have come for a while; when all are done, over all the time.
+
     Args:
         blocks: Blocks to do.
     """
@@ -105,6 +108,8 @@ class BlockProgress:
         self._blocks = blocks
         self._done = self._failed = self._pixels = 0
         self._started: float | None = None
+        self._first: tuple[float, int] | None = None
+        """When the first block was done, and its pixels."""
         self._said = time.monotonic()
         self._pause = pause()
 
@@ -116,26 +121,39 @@ class BlockProgress:
             pixels: That it owns.
             failed: Whether it failed.
         """
+        now = time.monotonic()
         self._done += 1
         self._failed += failed
         self._pixels += pixels
         self._started = min(started, self._started or started)
-        now = time.monotonic()
+        self._first = self._first or (now, pixels)
         if now - self._said < self._pause and self._done < self._blocks:
             return
         self._said = now
-        elapsed = max(1e-6, time.time() - self._started)
-        left = elapsed / self._done * (self._blocks - self._done)
-        speed = self._pixels / elapsed / 1e6
+        speed, left = self._pace(now)
+        ending = "" if left is None else f", {duration(left)} left"
+        if self._done == self._blocks:
+            took = max(1e-6, time.time() - self._started)
+            speed, left, ending = self._pixels / took / 1e6, 0.0, f" in {duration(took)}"
         say(
-            f"  {self._done}/{self._blocks} blocks, {speed:.2f} Mpx/s"
+            f"  {self._done}/{self._blocks} blocks"
+            + ("" if speed is None else f", {speed:.2f} Mpx/s")
             + (f", {self._failed} failed" if self._failed else "")
-            + (f", {duration(left)} left" if self._done < self._blocks else f" in {duration(elapsed)}"),
+            + ending,
             event="blocks",
             blocks_done=self._done,
             blocks=self._blocks,
             failed=self._failed,
             pixels=self._pixels,
-            mpx_per_second=round(speed, 3),
-            seconds_left=round(left, 1),
+            mpx_per_second=None if speed is None else round(speed, 3),
+            seconds_left=None if left is None else round(left, 1),
         )
+
+    def _pace(self, now: float) -> tuple[float, float] | tuple[None, None]:
+        """Million pixels a second and seconds that are left, as far as that can be told."""
+        assert self._first is not None  # a line comes after a block
+        began, pixels = self._first
+        seconds, blocks = now - began, self._done - 1
+        if not blocks or seconds < self._pause:
+            return None, None
+        return (self._pixels - pixels) / seconds / 1e6, seconds / blocks * (self._blocks - self._done)

@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from typing import TypeVar
 
 from segbatch.commands.progress import say
 from segbatch.config import Role, RunConfig
-from segbatch.errors import InputError
+from segbatch.errors import InputError, explain
 from segbatch.scenes import SceneInfo, SceneRef, check_label, open_scene
 from segbatch.scenes.atlas import Part
 from segbatch.scenes.catalog import list_scenes
@@ -25,31 +26,50 @@ def describe(uri: str, nodata: float | None) -> SceneInfo:
         return reader.info
 
 
-def attempt_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_Result | InputError]:
-    """Call ``check`` on each thing, such as a scene; its result, or what is wrong with the thing."""
+def attempt_all(
+    check: Callable[[_Thing], _Result],
+    things: Sequence[_Thing],
+    image: Callable[[_Thing], str] = attrgetter("image"),
+) -> list[_Result | InputError]:
+    """Call ``check`` on each thing, such as a scene; its result, or what is wrong with the thing.
+
+    Args:
+        check: Refuses a thing with an error. One of a library is the thing's fault, too: others may be fine.
+        things: Scenes, or what has one.
+        image: The scene of a thing, to name it.
+    """
 
     def attempt(thing: _Thing) -> _Result | InputError:
         try:
             return check(thing)
-        except InputError as problem:
+        except InputError as error:
+            return error
+        except Exception as error:
+            problem = InputError(explain(error, f"{image(thing)} cannot be read"))
+            problem.__cause__ = error  # for --debug
             return problem
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(attempt, things))
 
 
-def check_all(check: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_Result]:
-    """Call ``check`` on each thing, such as a scene, and report all problems at once.
+def check_all(
+    check: Callable[[_Thing], _Result],
+    things: Sequence[_Thing],
+    image: Callable[[_Thing], str] = attrgetter("image"),
+) -> list[_Result]:
+    """Call ``check`` on each thing, such as a scene, and report all problems at once; see `attempt_all`.
 
     Raises:
         InputError: A line for each that does not pass.
     """
-    results = attempt_all(check, things)
-    problems = [str(result) for result in results if isinstance(result, InputError)]
-    if len(problems) > _MOST_PROBLEMS:
-        problems[_MOST_PROBLEMS:] = [f"... and {len(problems) - _MOST_PROBLEMS} more."]
+    results = attempt_all(check, things, image)
+    problems = [result for result in results if isinstance(result, InputError)]
     if problems:
-        raise InputError("\n".join(problems))
+        lines = [str(problem) for problem in problems]
+        if len(lines) > _MOST_PROBLEMS:
+            lines[_MOST_PROBLEMS:] = [f"... and {len(lines) - _MOST_PROBLEMS} more."]
+        raise InputError("\n".join(lines)) from problems[0]
     return [result for result in results if not isinstance(result, InputError)]
 
 
@@ -78,7 +98,7 @@ def open_role(config: RunConfig, role: Role) -> list[Part]:
     parts: defaultdict[tuple[str, str | None], list[SceneRef]] = defaultdict(list)
     for ref in refs:
         parts[ref.image, ref.label].append(ref)
-    infos = dict(zip(parts, check_all(check, list(parts.values())), strict=True))
+    infos = dict(zip(parts, check_all(check, list(parts.values()), lambda same: same[0].image), strict=True))
     return [Part(ref, infos[ref.image, ref.label]) for ref in refs]
 
 

@@ -140,9 +140,8 @@ def label_counter(
         with LabelReader(part.ref.label, label_map, part.info) as label:
             return label.thumbnail(side)
 
-    looks = {
-        (part.ref.image, part.ref.label): seen for part, seen in zip(distinct, check_all(look, distinct), strict=True)
-    }
+    shrunken = check_all(look, distinct, lambda part: part.ref.image)
+    looks = {(part.ref.image, part.ref.label): ids for part, ids in zip(distinct, shrunken, strict=True)}
 
     def count(part: Part, windows: Sequence[Window]) -> NDArray[np.float64]:
         ids = looks[part.ref.image, part.ref.label]

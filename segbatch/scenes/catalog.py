@@ -8,8 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from itertools import chain, count, takewhile
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,8 @@ from segbatch.config import LabelledSceneEntry, Role, Scenes
 from segbatch.errors import InputError
 from segbatch.geometry import Window
 from segbatch.redaction import redact, without_query
-from segbatch.storage import ImagePath, is_store_url, local_file
+from segbatch.scenes.matching import match_files, match_objects
+from segbatch.storage import is_store_url, local_file
 
 _T = TypeVar("_T", bound=Hashable)
 WINDOW_COLUMNS = ("col_off", "row_off", "width", "height")
@@ -127,16 +127,12 @@ def expand(
         InputError: A glob matches nothing, its folder does not exist, or many images share one label.
     """
     path = resolve(image, root)
+    pattern = resolve(image, glob.escape(resolve("", root)))  # a root called 'site [1]' is none
     images = [path]
-    remote = "://" in path or path.startswith("/vsi")  # a question mark begins its query
-    if not remote and glob.has_magic(image) and not os.path.exists(path):
-        # A folder called 'site [1]' is no pattern.
-        pattern = resolve(image, glob.escape(os.path.abspath(os.path.expanduser(root))))
-        images = sorted(glob.glob(pattern, recursive=True))
-        if not images:
-            _check_folder(image, root)
-    elif is_store_url(path) and glob.has_magic(image):
-        images = _match_objects(path)
+    if glob.has_magic(image) and is_store_url(path):
+        images = match_objects(path, pattern)
+    elif glob.has_magic(image) and "://" not in path and not path.startswith("/vsi"):  # there ? begins a query
+        images = match_files(path, pattern)
     if not images and not may_be_none:
         raise InputError(f"No image matches {path}.")
     if label is not None and len(images) > 1 and "{name}" not in label:
@@ -155,58 +151,6 @@ def expand(
         )
         for found in images
     ]
-
-
-def _check_folder(pattern: str, root: str) -> None:
-    """The folder that a glob looks into is there: one that is not mounted is none that is empty.
-
-    Raises:
-        InputError: It is not.
-    """
-    fixed = takewhile(lambda step: not glob.has_magic(step), Path(pattern).parts)
-    folder = resolve(os.path.join("", *fixed), os.path.expanduser(root))
-    if not os.path.isdir(folder):
-        raise InputError(
-            f"No image matches {resolve(pattern, root)}: the folder {folder} does not exist. Mount or make it, or "
-            "correct the path."
-        )
-
-
-def _match_objects(pattern: str) -> list[str]:
-    """URLs of the objects that match, in order.
-
-    Raises:
-        InputError: The store cannot be asked.
-    """
-    steps = pattern.split("/")
-    first = next(number for number, step in enumerate(steps) if glob.has_magic(step))
-    if first < 3:  # s3:, nothing, the bucket
-        raise InputError(f"{redact(pattern)} cannot be listed: name the bucket, without *, ? and [.")
-    folder, steps = ImagePath("/".join(steps[:first])), steps[first:]
-    try:
-        if ImagePath(pattern).is_file():  # a name with brackets
-            return [pattern]
-        everything = (path for path, _ in folder.walk_objects())
-        found = list(everything if "**" in steps else folder.glob("/".join(steps), objects_only=True))
-    except OSError as error:
-        raise InputError(f"{redact(pattern)} cannot be listed: {error.strerror or error}.") from error
-    return sorted(str(path) for path in found if _fits(path.relative_to(folder).parts, steps))
-
-
-def _fits(names: Sequence[str], steps: Sequence[str]) -> bool:
-    """Whether a path is one that `glob` would find: ``**`` is any number of steps, and stars leave hidden names out."""
-    if not steps:
-        return not names
-    if steps[0] == "**":
-        last = next((number for number, name in enumerate(names) if name.startswith(".")), len(names))
-        rest = steps[1:] or ["*"]
-        return any(_fits(names[skipped:], rest) for skipped in range(last + 1))
-    return (
-        bool(names)
-        and fnmatchcase(names[0], steps[0])
-        and (steps[0].startswith(".") or not names[0].startswith("."))
-        and _fits(names[1:], steps[1:])
-    )
 
 
 def read_table(
@@ -352,7 +296,7 @@ def resolve(path: str, root: str) -> str:
         if found.partition("/")[0] != bucket:
             raise InputError(f"{path} leads out of the bucket of {redact(root)}: give its whole URL.")
         return f"{scheme}://{found}"
-    return os.path.abspath(os.path.join(root, path))
+    return os.path.abspath(os.path.join(os.path.expanduser(root), path))
 
 
 def _with_folder(path: str, name: str) -> str:

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def _inputs(name: str, given: dict[str, Any], settings: RunConfig | None) -> Ite
 
 
 def _matches(folder: Path, path: str) -> Iterator[Path]:
-    """Files and folders by a path, a glob or a pattern with the image's {name}."""
-    if (folder / path).exists():
-        return iter([folder / path])
-    return folder.glob(path.replace("{name}", "*"))
+    """Files and folders by a path, a glob or a pattern with the image's {name}. A name that is there is no pattern."""
+    steps = Path(path).parts
+    there = list(takewhile(Path.exists, accumulate(steps, Path.joinpath, initial=folder)))
+    rest = steps[len(there) - 1 :]
+    return there[-1].glob("/".join(rest).replace("{name}", "*")) if rest else iter(there[-1:])

@@ -298,7 +298,7 @@ def test_the_cron_job_forbids_two_at_once_and_may_do_little(manifests: Manifests
     documents = {document["kind"]: document for document in manifests["cronjob.yaml"]}
     assert documents["CronJob"]["spec"]["concurrencyPolicy"] == "Forbid"
     assert documents["Role"]["rules"] == [
-        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "delete"]}
     ]
     account = documents["ServiceAccount"]["metadata"]["name"]
     assert documents["RoleBinding"]["subjects"] == [
@@ -316,10 +316,14 @@ echo "$*" >> "$FOLDER/calls"
 case "$1" in
   create) cp "$3" "$FOLDER/created.yaml"; test ! -e "$FOLDER/exists" ;;
   get)
-    case "$*" in *jobDeploymentStatus*) ;; *) echo because; exit 0 ;; esac
+    case "$*" in *"{.status.reason} {.status.jobDeploymentStatus}"*) ;; *) echo because; exit 0 ;; esac
     status=$(head -n 1 "$FOLDER/statuses"); sed -i 1d "$FOLDER/statuses"
     test "$status" = unreachable && exit 1
-    test "$status" = deleted || echo "$JOB_NAME $status" ;;
+    case "$status" in
+      deleted) ;;
+      *" "*) echo "$JOB_NAME $status" ;;
+      *) echo "$JOB_NAME  $status" ;;
+    esac ;;
 esac
 """
 """Answers as Kubernetes would, from the lines of a file."""
@@ -376,6 +380,25 @@ def test_a_night_that_failed_is_not_tried_again(night: Callable[..., Night], man
     (rule,) = cron["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
     assert rule["onExitCodes"]["values"] == [done.code]
+
+
+@pytest.mark.parametrize(("reason", "is_deleted"), [("AppFailed", False), ("DeadlineExceeded", True)])
+def test_a_job_that_is_past_its_deadline_is_stopped(night: Callable[..., Night], reason: str, is_deleted: bool) -> None:
+    """Ray goes on with it until its RayJob is deleted."""
+    done = night("Running", f"{reason} Failed")
+    assert done.code == 42
+    assert (done.calls[-1] == "delete rayjob segbatch-nightly-29390520 --wait=false") is is_deleted
+
+
+def test_no_job_goes_on_for_ever(manifests: Manifests) -> None:
+    """And none in a schedule longer than until the next night begins."""
+    found = jobs(manifests)
+    for name in ("train", "predict"):
+        assert found[name]["activeDeadlineSeconds"] <= 7 * 86400
+    (cron,) = (document for document in manifests["cronjob.yaml"] if document["kind"] == "CronJob")
+    deadline = found["cronjob"]["activeDeadlineSeconds"]
+    assert found["cronjob"]["preRunningDeadlineSeconds"] < deadline
+    assert deadline < cron["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 86400
 
 
 def test_a_night_that_was_deleted_ends(night: Callable[..., Night]) -> None:

@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 import segbatch.commands.calibrate as calibrate_module
 from segbatch.cli import main
 from segbatch.commands.calibrate import calibrate
+from segbatch.commands.folder import RunFolder
 from segbatch.commands.training_progress import TrainingProgress
 from segbatch.errors import InputError
 from segbatch.models.card import bundle_hash, read_card
@@ -138,21 +141,59 @@ def segbatch(*words: str) -> tuple[object, str]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-@pytest.mark.parametrize(("module", "step"), [(calibrate_module, "_measure"), (os, "fsync")])
+@pytest.mark.parametrize("is_measured", [False, True])
 def test_sigterm_ends_it_and_leaves_the_bundle_as_it_is(
-    bundle: Path, scene: str, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
+    bundle: Path, scene: str, monkeypatch: pytest.MonkeyPatch, is_measured: bool
 ) -> None:
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    measure = calibrate_module._measure
 
     def terminated(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
-    monkeypatch.setattr(module, step, terminated)
+    def measured(*details: Any) -> HaloCurve:
+        monkeypatch.setattr(os, "fsync", terminated)  # of the new card
+        return measure(*details)
+
+    monkeypatch.setattr(calibrate_module, "_measure", measured if is_measured else terminated)
     code, said = segbatch("calibrate", str(bundle), scene)
     assert code == 130
     assert "Stopped. Run the same command again" in said
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from segbatch.commands.folder import RunFolder
+from segbatch.commands.lock import hold
+with hold(RunFolder(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("of_a_run", [False, True])
+def test_a_bundle_that_another_command_writes_is_left_alone(
+    bundle: Path, scene: str, tmp_path: Path, of_a_run: bool
+) -> None:
+    """Another calibration; or a training, which holds the whole run."""
+    held = bundle
+    if of_a_run:
+        held = tmp_path
+        RunFolder(held).update(training={"state": "running"})
+    before = (bundle / "segbatch.json").read_bytes()
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(held)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        code, said = segbatch("calibrate", str(bundle), scene)
+        other.kill()
+    assert code == 2
+    assert f"{held} is being written by" in said
+    assert f"process {other.pid} on " in said
+    assert (bundle / "segbatch.json").read_bytes() == before
+    assert segbatch("calibrate", str(bundle), scene)[0] == 0  # the dead hold nothing
 
 
 def test_the_command_line(bundle: Path, scene: str) -> None:

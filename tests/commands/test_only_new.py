@@ -28,6 +28,7 @@ from segbatch.commands import only_new
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
 from segbatch.config import load_config
+from segbatch.scenes import raster
 from tests.killing import Killed, kill_at
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -189,6 +190,28 @@ def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, fil
     assert sorted(rasterio.open(path).checksum(1) for path in (out / "masks").glob("*.tif")) == sorted(
         rasterio.open(path).checksum(1) for path in (tmp_path / "plain" / "run" / "masks").glob("*.tif")
     )
+
+
+def test_a_scene_on_which_a_library_fails_fails_alone(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    grow(site)
+    describe = raster._describe
+
+    def fail_on_b(uri: str, *more: Any) -> Any:
+        if uri.endswith("b.tif"):
+            raise ValueError("not a valid WKT")
+        return describe(uri, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raster, "_describe", fail_on_b)
+        code, said = site.run(out)
+    assert code == 3
+    assert f"Failed: b: {site.images / 'b.tif'} cannot be read: ValueError: not a valid WKT" in said
+    assert statuses(out) == {"a": "mapped", "b": "failed"}
+    assert site.run(out)[0] == 0
+    assert set(statuses(out).values()) == {"mapped"}
 
 
 def test_a_folder_that_is_not_mounted_is_no_folder_that_is_empty(site: Site, tmp_path: Path, files_in: FilesIn) -> None:

@@ -18,22 +18,56 @@ def objects(capsys: Capture) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_fields_are_those_of_the_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "pause", lambda: 0.0)
-    progress = BlockProgress(4)
+class Clock:
+    """Both clocks of `time`, which stand still but for `pass_`."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    for name in ("time", "monotonic"):
+        monkeypatch.setattr(module.time, name, lambda: found.now)
+    return found
+
+
+def test_fields_are_those_of_the_line(capsys: Capture, clock: Clock) -> None:
+    started, progress = clock.now, BlockProgress(4)
+    clock.pass_(60)  # until the model is there
     with speaking("json"):
         for number in range(4):
-            progress.add(time.time() - 10, 2_000_000, number == 1)
+            clock.pass_(40)
+            progress.add(started, 2_000_000, number == 1)
     lines = objects(capsys)
+    assert {line["event"] for line in lines} == {"blocks"}
+    assert [line["message"] for line in lines] == [
+        "1/4 blocks",
+        "2/4 blocks, 0.05 Mpx/s, 1 failed, 1 min 20 s left",
+        "3/4 blocks, 0.05 Mpx/s, 1 failed, 40 s left",
+        "4/4 blocks, 0.04 Mpx/s, 1 failed in 3 min 40 s",
+    ]
     assert [line["blocks_done"] for line in lines] == [1, 2, 3, 4]
     assert [line["failed"] for line in lines] == [0, 1, 1, 1]
     assert [line["pixels"] for line in lines] == [2_000_000, 4_000_000, 6_000_000, 8_000_000]
-    third = lines[2]
-    assert third["message"].startswith(f"3/4 blocks, {third['mpx_per_second']:.2f} Mpx/s, 1 failed, ")
-    assert third["seconds_left"] == pytest.approx(10 / 3, rel=0.1)
-    assert third["mpx_per_second"] == pytest.approx(0.6, rel=0.1)
-    assert lines[3]["seconds_left"] == 0
-    assert {line["event"] for line in lines} == {"blocks"}
+    assert [line["seconds_left"] for line in lines] == [None, 80, 40, 0]
+    assert [line["mpx_per_second"] for line in lines] == [None, 0.05, 0.05, 0.036]
+
+
+def test_of_many_small_scenes_nothing_is_foretold_by_the_first(capsys: Capture, clock: Clock) -> None:
+    """Which waits for the actors, or by the few that come with it."""
+    started, progress = clock.now, BlockProgress(10_000)
+    clock.pass_(29.9)
+    for _ in range(400):
+        progress.add(started, 10_000, False)
+        clock.pass_(0.1)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "  2/10000 blocks"
+    assert second == "  302/10000 blocks, 0.10 Mpx/s, 16 min 10 s left"
 
 
 def test_where_nobody_looks_on_little_is_said(capsys: Capture) -> None:

@@ -122,12 +122,31 @@ def test_a_folder_that_does_not_exist_is_none_that_is_empty(tmp_path: Path) -> N
             expand(image, str(root), may_be_none=True)
 
 
-def test_brackets_in_names_are_no_pattern_where_they_exist(tmp_path: Path) -> None:
+def test_brackets_in_names_are_no_pattern_where_they_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in the image's own name nor in that of the folder from which paths count."""
     root = tmp_path / "site [1]"
     plain, other = touch(root, "scene [2].tif", "scene 3.tif")
     assert [ref.image for ref in expand("scene [2].tif", str(root))] == [plain]
     assert [ref.image for ref in expand("*.tif", str(root))] == sorted([plain, other])
+    monkeypatch.chdir(root)
+    assert [ref.image for ref in expand("*.tif")] == sorted([plain, other])
+    assert [ref.image for ref in expand("../site [[]1]/*.tif")] == sorted([plain, other])
+    with pytest.raises(InputError, match=re.escape(f"the folder {root / 'gone'} does not exist")):
+        expand("gone/*.tif", may_be_none=True)
+
+
+def test_a_folder_in_a_store_from_which_paths_count_is_no_pattern(remote: str) -> None:
+    for name in ("tiles[1]/a.tif", "tiles[1]/b[2].tif", "tiles[1]/deep/c.tif", "tiles1/d.tif"):
+        write_whole(place(remote) / name, b"")
+    root = f"{remote}/tiles[1]/"
+    assert [ref.id for ref in expand("*.tif", root)] == ["a", "b_2_"]
+    assert [ref.id for ref in expand("**/*.tif", root)] == ["a", "b_2_", "c"]
+    assert [ref.id for ref in expand("../*/*.tif", root)] == ["d", "a", "b_2_"]
+    assert [ref.image for ref in expand("b[2].tif", root)] == [f"{remote}/tiles[1]/b[2].tif"]
+    # Written as part of the pattern it is one, in which brackets are written as `glob.escape` writes them.
+    assert [ref.id for ref in expand(f"{remote}/tiles[1]/*.tif")] == ["d"]
+    assert [ref.id for ref in expand(f"{remote}/tiles[[]1]/*.tif")] == ["a", "b_2_"]
+    assert [ref.id for ref in expand(f"{remote}/tiles[[]1]/b[[]2].tif")] == ["b_2_"]
 
 
 def test_relative_paths_count_from_root_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +154,7 @@ def test_relative_paths_count_from_root_and_others_stay(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", "/home/someone")
     assert resolve("a/../b.tif", "data") == str(tmp_path / "data/b.tif")
     assert resolve("/abs/b.tif", "data") == "/abs/b.tif"
-    assert resolve("~/b.tif", "data") == "/home/someone/b.tif"
+    assert resolve("~/b.tif", "data") == resolve("b.tif", "~") == "/home/someone/b.tif"
     for url in ("s3://bucket/b.tif", "https://host/b.tif", "/vsizip/a.zip/b.tif"):
         assert resolve(url, "data") == url
 

@@ -149,3 +149,33 @@ def test_the_configurations_own_paths_are_checked_too(parsed, configuration: Pat
     assert "imagenet" not in parsed("train", "land.yaml", *weights[:2], "--set", "model.weights=imagenet").inputs
     with pytest.raises(InputError, match=r"\./\*.tif does not exist in the working directory"):
         check_inputs(parsed("predict", "--config", "land.yaml"), pack(configuration.parent))
+
+
+def test_what_counts_from_a_place_in_a_store_is_not_sought_here(parsed, configuration: Path) -> None:
+    data = yaml.safe_load(configuration.read_text())
+    entries = [{"image": "*.tif", "label": "truth/{name}.tif"}, {"image": "./a[1].tif"}]
+    data["scenes"] = {"root": "s3://bucket/tiles[1]/", "predict": entries, "train": [{"table": "train.csv"}]}
+    configuration.write_text(yaml.safe_dump(data))
+    check_inputs(parsed("run", "land.yaml"), pack(configuration.parent))
+
+
+def test_a_folder_from_which_paths_count_is_no_pattern(parsed, configuration: Path) -> None:
+    data, site = yaml.safe_load(configuration.read_text()), configuration.parent / "site [1]"
+    (site / "truth").mkdir(parents=True)
+    for name in ("a [2].tif", "truth/a [2].tif"):
+        (site / name).touch()
+    (configuration.parent / "site 1").mkdir()
+    for image, label, found in (
+        ("*.tif", "truth/{name}.tif", True),
+        ("a [2].tif", "truth/a [2].tif", True),
+        ("*.jp2", None, False),
+        ("gone/*.tif", None, False),
+    ):
+        data["scenes"] = {"root": "site [1]", "predict": [{"image": image, "label": label}]}
+        configuration.write_text(yaml.safe_dump(data))
+        command, package = parsed("predict", "--config", "land.yaml"), pack(configuration.parent)
+        if found:
+            check_inputs(command, package)
+        else:
+            with pytest.raises(InputError, match=re.escape(f"site [1]/{image} does not exist in the working")):
+                check_inputs(command, package)
