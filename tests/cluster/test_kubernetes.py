@@ -13,6 +13,7 @@ import yaml
 
 from segbatch import __version__
 from segbatch.config import load_config
+from segbatch.runtime import keeping_processes
 from segbatch.training.interrupt import GRACE_SECONDS
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -236,6 +237,15 @@ def test_a_job_that_is_stopped_has_time_to_save(raycluster: Manifest) -> None:
         wait = int(environment["RAY_JOB_STOP_WAIT_TIME_S"])
         assert GRACE_SECONDS < wait < spec["terminationGracePeriodSeconds"]
         assert environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
+
+
+def test_idle_processes_stay_as_they_do_on_one_machine(raycluster: Manifest) -> None:
+    for group in raycluster["spec"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        requests = container["resources"]["requests"]
+        (needed,) = keeping_processes(int(requests["cpu"]), int(requests.get("nvidia.com/gpu", 0))).items()
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert int(environment[f"RAY_{needed[0]}"]) >= needed[1]
 
 
 def test_tokens_are_on_and_secrets_are_only_named(manifests: Manifests, raycluster: Manifest) -> None:

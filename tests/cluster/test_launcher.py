@@ -12,6 +12,7 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from segbatch.runtime import keeping_processes
 from segbatch.training.interrupt import GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,8 @@ def test_ray_is_started_with_options_that_it_has(name: str, parse_ray: Parse) ->
     assert head["dashboard_host"] == "127.0.0.1"
     worker = parse_ray(re.search(r"ray start .*", start(config, "worker"))[0])
     assert worker["address"] == f"$RAY_HEAD_IP:{head['port']}"
+    (setting,) = keeping_processes(1)
+    assert f"RAY_{setting}=" in start(config, "worker")
     assert int(re.search(r"RAY_JOB_STOP_WAIT_TIME_S=(\d+)", start(config, "head"))[1]) > GRACE_SECONDS
 
 
