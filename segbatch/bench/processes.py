@@ -1,11 +1,12 @@
 """Processes to measure in, and the memory that they take."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -34,12 +35,24 @@ def alone(function: Callable[_Given, _Result], *arguments: _Given.args, **more: 
         SegbatchError: The process was killed.
     """
     # Not a multiprocessing.Pool: that waits for ever for a process which the system has killed.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
             return pool.submit(function, *arguments, **more).result()
         except BrokenProcessPool as error:
             name = getattr(function, "__name__", "work")
             raise SegbatchError(f"The process of {name} was killed: memory may have run out.") from error
+
+
+def _end_with_parent() -> None:
+    """Let this process end where the one that started it is killed; else it would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
