@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -52,6 +53,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     try:
         while not (told.exists() and told.read_text()):
             assert parent.poll() is None
+            time.sleep(0.05)
         child = psutil.Process(int(told.read_text()))
     finally:
         parent.kill()
