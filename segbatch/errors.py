@@ -1,10 +1,19 @@
 """Errors that people read: what is wrong, the offending value, what to do."""
 
+from segbatch.redaction import redact
+
 
 class SegbatchError(Exception):
-    """A failure whose message is meant for the user; the command line prints it without a traceback."""
+    """A failure whose message is meant for the user; the command line prints it without a traceback.
+
+    Args:
+        message: Kept without secrets of addresses: Ray hands errors on, and logs them, as text.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class InputError(SegbatchError):

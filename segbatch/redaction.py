@@ -21,6 +21,9 @@ _ADDRESS = re.compile(
 _GDAL = re.compile(rf"(?P<start>/vsi[a-z0-9_]+)\?(?P<tail>[^{_END}]*)")
 """GDAL's way to put an address, and how to reach it, into a query of its own."""
 
+_NAME = re.compile(rf"(?<![^\s('\"])(?P<name>[^/?\s'\"<>]+\.\w+)(?P<tail>\?[^={_END}]+=[^{_END}]*)")
+"""The last part of an address, by which GDAL names a file in what it says."""
+
 _MARKS = ".,:;)]}'"
 """At the end of an address they are the sentence's."""
 
@@ -40,9 +43,10 @@ def redact(text: str) -> str:
 
     Of a query whose parameters say more than who may read, a few digits of a checksum are left.
     """
-    if ":/" not in text and "/vsi" not in text:
+    if ":/" not in text and "/vsi" not in text and "?" not in text:
         return text
-    return _ADDRESS.sub(_address, _GDAL.sub(lambda found: f"{found['start']}{_tail('?' + found['tail'])}", text))
+    text = _ADDRESS.sub(_address, _GDAL.sub(lambda found: f"{found['start']}{_tail('?' + found['tail'])}", text))
+    return _NAME.sub(lambda found: f"{found['name']}{_tail(found['tail'])}", text)
 
 
 def redact_all(data: Any) -> Any:

@@ -146,6 +146,9 @@ def ray_session(address: str, simulated: tuple[int, int] | None = None) -> Itera
     local = address == "local" or (address == "auto" and not os.environ.get("RAY_ADDRESS"))
     # Ray's core prints its notices to the terminal, which may be a job's log, past Python's logging.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Tasks that nobody waits for any more are those of a run that has failed, and has said why. Ray would print what
+    # each of them failed with, with the addresses in it.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if local:
         # What Ray does on other systems: all its servers listen on the loopback interface, and nobody else is let in.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -1,3 +1,5 @@
+import pickle
+
 from segbatch.errors import InputError, SegbatchError, root_message
 
 REMOTE = """ray::MapBatches(write_block)() (pid=1, ip=127.0.0.1)
@@ -28,3 +30,10 @@ def test_a_local_error_names_its_type() -> None:
 def test_exit_codes_tell_bad_input_from_failure() -> None:
     assert SegbatchError("x").exit_code == 1
     assert InputError("x").exit_code == 2
+
+
+def test_errors_keep_no_secrets_wherever_they_are_shown() -> None:
+    error = pickle.loads(pickle.dumps(InputError("http://me:geheim@h/a.tif?sig=geheim is damaged")))
+    assert "geheim" not in repr(error) + str(error) + str(error.args)
+    assert str(error) == "http://***@h/a.tif?*** is damaged"
+    assert str(SegbatchError()) == ""

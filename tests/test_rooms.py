@@ -12,8 +12,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "segbatch"
 
 ROOMS = (
-    "errors",
     "redaction",
+    "errors",
     "log",
     "storage",
     "classes",

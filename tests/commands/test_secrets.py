@@ -170,6 +170,26 @@ def test_a_schedule_keeps_no_secrets_and_knows_its_scenes_by_a_new_signature(
     assert not leaks(out)
 
 
+@pytest.fixture
+def ray_logs(ray_cluster: None) -> Path:
+    """The folder in which Ray keeps what its processes say, and all of it that this test sets off."""
+    from ray._private.worker import global_worker
+
+    return Path(global_worker.node.get_logs_dir_path())
+
+
+@pytest.mark.ray
+def test_ray_notes_no_secrets_of_a_mapping(
+    site: Site, tiny_bundle: Path, tmp_path: Path, run: Callable[..., tuple[int, str]], ray_logs: Path
+) -> None:
+    images, out = [site.address(f"{name}.tif") for name in ("good", "damaged")], tmp_path / "run"
+    code, text = run("predict", tiny_bundle, *images, "--out", out, "--core", 64, "--debug")
+    assert code == 3, text
+    assert not said(text)
+    assert not leaks(out)
+    assert not leaks(ray_logs)
+
+
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
 def test_errors_show_no_secrets(
     site: Site, tiny_bundle: Path, tmp_path: Path, run: Callable[..., tuple[int, str]], debug: tuple[str, ...]
