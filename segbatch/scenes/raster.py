@@ -1,5 +1,6 @@
 """Rasters that GDAL reads: GeoTIFF, COG, PNG, JPEG, VRT and many more."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ from segbatch.scenes.scene import Pixels, SceneInfo
 # Micrographs and photographs have no map, and that is no fault of theirs. For good, not around each call: threads
 # that change the filters at the same time undo each other's change.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+# What goes wrong is in the errors. In the log, which Ray keeps of a training, GDAL names files with their signatures.
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """rasterio has no public name for what a failed transformation raises."""

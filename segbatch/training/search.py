@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import ray.tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from segbatch.errors import root_message
@@ -77,6 +78,8 @@ def run_trials(
         seconds: After which no epoch begins; infinite for no limit.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Ray would give the trials this process's credentials as settings, which it logs; nodes have their own.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     scheduler = _Scheduler(halving, time.monotonic() + seconds)
     stopped = {event["trial"] for event in past if scheduler.decide(event) == TrialScheduler.STOP}
     pending = {trial.number: trial for trial in trials}

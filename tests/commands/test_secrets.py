@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from segbatch.config import parse_config
 from segbatch.scenes import SceneRef, open_scene
 from segbatch.scenes.atlas import Part
 from segbatch.scenes.catalog import read_table
+from segbatch.training import trainer
 
 MakeRaster = Callable[..., str]
 Paint = Callable[..., NDArray[np.uint8]]
@@ -188,6 +190,63 @@ def test_ray_notes_no_secrets_of_a_mapping(
     assert not said(text)
     assert not leaks(out)
     assert not leaks(ray_logs)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_a_training_and_a_search_keep_no_secrets(
+    site: Site,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str]],
+    make_raster: MakeRaster,
+    paint: Paint,
+    ray_logs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """Whether all is well, or a scene is damaged when it is counted, or when it is learned from."""
+    for seed, name in enumerate(("left", "right")):
+        make_raster(tmp_path / "site" / f"{name}.tif", paint(128, 160, seed), tiled=True, blockxsize=64, blockysize=64)
+    for name, (height, width) in (("left", (128, 160)), ("right", (128, 160)), ("damaged", (300, 300))):
+        make_raster(tmp_path / "site" / f"{name}_label.tif", paint(height, width)[0] % 2)
+    left, right, damaged = (
+        {"image": site.address(f"{name}.tif"), "label": site.address(f"{name}_label.tif")}
+        for name in ("left", "right", "damaged")
+    )
+
+    def check(out: str, scenes: list[dict[str, str]], expected: int, fault: str = "") -> None:
+        config = {
+            "name": "n",
+            "output": str(tmp_path / out),
+            "classes": [{"name": "dark"}, {"name": "bright"}],
+            "label_values": {0: "dark", 1: "bright"},
+            "scenes": {"train": scenes, "validate": [right]},
+            "model": {"encoder": "resnet18", "options": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}},
+            "training": {"epochs": 1, "steps_per_epoch": 2, "tile": 64, "batch_size": 2},
+        }
+        if command == "tune":
+            config["tune"] = {"space": {"training.learning_rate": [0.001, 0.002]}}
+        file = tmp_path / "run.yaml"
+        file.write_text(yaml.safe_dump(config))
+        code, text = run(command, file, "--debug")
+        assert code == expected, text
+        assert fault in text
+        assert not said(text), text
+        assert not leaks(tmp_path / out)
+        assert not leaks(ray_logs)
+
+    check("well", [left], 0)
+    check("counted", [left, damaged], 1, "damaged.tif?***")
+    survey = trainer.survey_scenes
+
+    def spoil_after(*details: Any) -> Any:
+        found, file = survey(*details), tmp_path / "site" / "left.tif"
+        file.write_bytes(file.read_bytes()[:20_000])
+        return found
+
+    monkeypatch.setattr(trainer, "survey_scenes", spoil_after)
+    check("learned", [left], 1, "left.tif?***")
 
 
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
