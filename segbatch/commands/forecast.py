@@ -55,7 +55,7 @@ class Forecast:
 def forecast(request: Request, planned: Plan) -> Forecast:
     """What mapping would take on this machine."""
     what = costs(planned.scenes, planned.choice.settings.views)
-    workers = planned_workers(request.inference, planned.sizes)
+    workers = planned_workers(request, planned.sizes)
     seconds, basis = _time(request, planned, what, workers)
     return Forecast(
         costs=what,

@@ -145,7 +145,7 @@ def look(folder: RunFolder, counted: Counted | None = None) -> Status:
         mapping_state=sections["mapping"],
         mapping=mapping,
         is_next=is_next,
-        at_work=_at_work(mapped) if is_held and is_mapping else "",
+        at_work=_at_work(mapped, _moment(held.since) if held else None) if is_held and is_mapping else "",
         schedule=_schedule(folder),
         age=max(0.0, now - max(told)) if told else None,
     )
@@ -201,9 +201,19 @@ def _schedule(folder: RunFolder) -> dict[str, Any] | None:
     }
 
 
-def _at_work(folder: RunFolder) -> str:
-    """What is being done, by the files of blocks that are under way."""
-    attempts = under_way(folder.attempts)
+_CLOCKS_APART = 60.0
+"""Seconds that the clocks of machines may differ by."""
+
+
+def _at_work(folder: RunFolder, since: float | None) -> str:
+    """What is being done, by the files of blocks that are under way.
+
+    Args:
+        folder: Of the run.
+        since: When the command began: what is older an earlier one has left, and is not being done.
+    """
+    age = time.time() - (since or 0)
+    attempts = [attempt for attempt in under_way(folder.attempts) if attempt.seconds <= age + _CLOCKS_APART]
     return at_work(attempts) if attempts else ""
 
 

@@ -143,5 +143,5 @@ def plan(request: Request) -> Plan:
         InputError: A line for each scene that does not fit.
     """
     opened = open_request(request)
-    workers = planned_workers(request.inference, opened.sizes)
+    workers = planned_workers(request, opened.sizes)
     return opened.lay_out(choose(request, opened.card, opened.scenes, workers, None))

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -179,15 +179,17 @@ def map_scenes(
         tuple(request.products),
     )
     # On Ray a process that is lost takes no other scene with it.
-    doubtful = list(suspects(folder.attempts)) if crew.resources is None else []
-    if doubtful:
-        say(f"A process was lost at {counted(len(doubtful), 'scene')}, last at {doubtful[-1]}: they come at the end")
+    suspected = list(suspects(folder.attempts)) if crew.resources is None else []
+    if suspected:
+        say(f"A process was lost at {counted(len(suspected), 'scene')}, last at {suspected[-1]}: they come at the end")
     problems: list[str] = []
-    for part, blocks in rounds(scenes, pending, doubtful):
+    for part, blocks in rounds(scenes, pending, suspected):
         if len(blocks):
-            for row in _run(request, planned, files, blocks, crew):
-                tallies[row.scene].add(row)
-                done.add(row)
+            # Closed at once where what is done with a row fails: blocks are not to seem lost with a process.
+            with closing(_run(request, planned, files, blocks, crew)) as rows:
+                for row in rows:
+                    tallies[row.scene].add(row)
+                    done.add(row)
         clock["blocks"] = time.time()
         unfinished = unfinished_scenes(folder, part, tallies, formats, request.products)
         problems += _finish(request, files, unfinished, crew.resources)
@@ -202,7 +204,9 @@ def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None
     folder.update(mapping={**folder.read()["mapping"], "state": state, **more})
 
 
-def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew) -> Iterator[LedgerRow]:
+def _run(
+    request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew
+) -> Generator[LedgerRow, None, None]:
     """Map the pending blocks with the engine that was asked for, and yield the row of each as it is done."""
     from segbatch.inference.work import Work
     from segbatch.masks import clean_partial
@@ -227,8 +231,11 @@ def _run(request: Request, planned: Plan, files: BlockWriter, pending: np.ndarra
         meter.mapping(len(pending))
     grids = {scene.id: scene.grid for scene in scenes}
     told: set[str] = set()
-    with tracing(request.name, "mapping", say) as tracer:
-        for row in _engine(work, request, planned, crew):
+    with (
+        tracing(request.name, "mapping", say) as tracer,
+        closing(_engine(work, request, crew)) as rows,
+    ):
+        for row in rows:
             progress.add(row.started, grids[row.scene][row.block].owned.area, row.error is not None)
             if meter is not None:
                 meter.block(row)
@@ -249,7 +256,7 @@ def _window_bytes(request: Request, planned: Plan, workers: Workers) -> int:
     return touched_bytes(request, planned.card, workers, window * settings.batch_size)
 
 
-def _engine(work: "Work", request: Request, planned: Plan, crew: Crew) -> Iterator[LedgerRow]:
+def _engine(work: "Work", request: Request, crew: Crew) -> Generator[LedgerRow, None, None]:
     workers, resources = crew.workers, crew.resources
     if resources is None:
         from segbatch.inference.inline import run_inline
@@ -257,7 +264,7 @@ def _engine(work: "Work", request: Request, planned: Plan, crew: Crew) -> Iterat
         return run_inline(work, "cuda" if workers.use_gpu else "cpu", tell_standstill)
     from segbatch.inference.pipeline import run_ray
 
-    pool = pool_for(request.inference, resources, workers.use_gpu, planned.sizes, blocks=len(work.pending))
+    pool = pool_for(request.inference, resources, workers.use_gpu, workers.cores, blocks=len(work.pending))
     bounds = bound_blocks(
         cpus=resources.cpus,
         gpus=resources.gpus,

@@ -108,17 +108,17 @@ def pending_blocks(scenes: Sequence[ScenePlan], tallies: Tallies) -> NDArray[np.
 
 
 def rounds(
-    scenes: Sequence[ScenePlan], pending: NDArray[np.int64], doubtful: Sequence[str]
+    scenes: Sequence[ScenePlan], pending: NDArray[np.int64], suspected: Sequence[str]
 ) -> list[tuple[list[ScenePlan], NDArray[np.int64]]]:
     """Scenes and their pending blocks, in the parts in which to map and finish them.
 
     Args:
         scenes: The plan.
         pending: See `pending_blocks`.
-        doubtful: Ids of scenes at which a process was lost, and may be again: each comes by itself, after all others.
+        suspected: Ids of scenes at which a process was lost, and may be again: each comes by itself, after all others.
     """
     names = [scene.id for scene in scenes]
-    late = [name for name in doubtful if name in set(names)]
+    late = [name for name in suspected if name in set(names)]
     parts = [set(names).difference(late), *({name} for name in late)]
     found = []
     for part in parts:

@@ -14,7 +14,7 @@ from segbatch.config import Inference
 from segbatch.errors import InputError
 from segbatch.inference.int8 import Quantization, run_quantization
 from segbatch.inference.memory import total_memory
-from segbatch.inference.pool import Pool, most_cores, plan_pool
+from segbatch.inference.pool import MOST_CORES, Pool, most_cores, plan_pool
 from segbatch.inference.probe import Probe, run_probe
 from segbatch.models.profile import Profile, cpu_name
 from segbatch.runtime import Resources, ray_session
@@ -37,6 +37,7 @@ class Workers:
         use_gpu: Whether each has a GPU.
         device: Name of what each runs on, for profiles.
         memory: Bytes that one of them may count on: of its GPU, or its share of what is free.
+        cores: That one of them uses at the most, where it has no GPU.
     """
 
     count: int
@@ -44,6 +45,7 @@ class Workers:
     use_gpu: bool
     device: str
     memory: int
+    cores: int = MOST_CORES
 
 
 def inline_workers(inference: Inference) -> Workers:
@@ -86,38 +88,40 @@ def this_machine(gpu: str | None = None) -> Held:
     return Held(1, _local_cpus(), gpus)
 
 
-def planned_workers(inference: Inference, scenes: Sequence[int]) -> Workers:
+def planned_workers(request: Request, scenes: Sequence[int]) -> Workers:
     """Who would predict scenes of so many pixels on this machine, without asking Ray; GPUs are left out."""
+    inference = request.inference
     if inference.engine == "inline":
         return local_workers()
     here = inference.model_copy(update={"use_gpu": False})
-    return ray_workers(here, Resources(nodes=((_local_cpus(), 0),)), scenes)
+    resources = Resources(nodes=((_local_cpus(), 0),))
+    return ray_workers(here, resources, _cores(request, resources, scenes))
 
 
-def ray_workers(inference: Inference, resources: Resources, scenes: Sequence[int]) -> Workers:
+def ray_workers(inference: Inference, resources: Resources, cores: int) -> Workers:
     """The pool of actors that a cluster has room for.
 
     Args:
         inference: What is asked for.
         resources: What the cluster has.
-        scenes: Pixels of each.
+        cores: That each may use at the most; see `most_cores`.
 
     Raises:
         InputError: GPUs are asked for and there are none.
     """
     use_gpu = resources.wants_gpu(inference.use_gpu)
-    pool = pool_for(inference, resources, use_gpu, scenes, blocks=2**31)
+    pool = pool_for(inference, resources, use_gpu, cores, blocks=2**31)
     if use_gpu:
         memory = int(_USUAL_GPU_BYTES * inference.actors.gpus)
         return Workers(pool.max, None, True, resources.accelerator or "GPU", memory)
     threads = pool.threads or 1
     # The memory of this node stands for that of the others, which cannot be asked from here.
     on_a_node = -(-pool.max // max(1, len(resources.nodes)))
-    return Workers(pool.max, threads, False, _processor(threads), (total_memory() or _USUAL_BYTES) // on_a_node)
+    return Workers(pool.max, threads, False, _processor(threads), (total_memory() or _USUAL_BYTES) // on_a_node, cores)
 
 
-def pool_for(inference: Inference, resources: Resources, use_gpu: bool, scenes: Sequence[int], blocks: int) -> Pool:
-    """How many actors a cluster gets for so many blocks of scenes of so many pixels; see `plan_pool`."""
+def pool_for(inference: Inference, resources: Resources, use_gpu: bool, cores: int, blocks: int) -> Pool:
+    """How many actors a cluster gets for so many blocks; see `plan_pool`."""
     actors = inference.actors
     return plan_pool(
         resources.nodes,
@@ -125,9 +129,19 @@ def pool_for(inference: Inference, resources: Resources, use_gpu: bool, scenes: 
         min_actors=actors.min,
         max_actors=actors.max,
         blocks=blocks,
-        cores=most_cores(scenes, resources.cpus),
+        cores=cores,
         share=actors.gpus,
         accelerator=actors.accelerator,
+    )
+
+
+def _cores(request: Request, resources: Resources, scenes: Sequence[int]) -> int:
+    weights = request.bundle / "model.safetensors"
+    return most_cores(
+        scenes,
+        resources.cpus,
+        model_bytes=weights.stat().st_size if weights.exists() else 0,
+        memory=(total_memory() or _USUAL_BYTES) / _local_cpus(),
     )
 
 
@@ -208,4 +222,4 @@ def find_crew(request: Request, stack: ExitStack, use_gpu: bool | None, scenes: 
     if accelerator is not None:
         # A cluster may have none of this kind at the moment; to go on without would be slow and dear.
         inference = inference.model_copy(update={"use_gpu": True})
-    return Crew(resources, ray_workers(inference, resources, scenes), accelerator)
+    return Crew(resources, ray_workers(inference, resources, _cores(request, resources, scenes)), accelerator)

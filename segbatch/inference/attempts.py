@@ -56,15 +56,16 @@ def under_way(folder: str | Path) -> list[Attempt]:
 
 
 def suspects(folder: str | Path) -> dict[str, list[int]]:
-    """Blocks that were under way when a process was lost, by the id of their scene.
+    """Blocks that were under way when a process was lost that did all stages, by the id of their scene.
 
-    In the order in which to try them: what was under way later is more likely to blame, and what has been tried again
-    more so.
+    A scene whose files were put together then is there without a block. All are in the order in which to try them: what
+    was under way later is more likely to blame, and what has been tried again more so.
     """
     found: dict[str, list[int]] = {}
     for attempt in under_way(folder):
-        earlier = found.pop(attempt.scene, [])
-        found[attempt.scene] = [*(block for block in earlier if block != attempt.block), attempt.block]
+        if attempt.stage in (MAP, FINISH):
+            blocks = found.pop(attempt.scene, [])
+            found[attempt.scene] = [*blocks, attempt.block] if attempt.stage == MAP else blocks
     return found
 
 
@@ -156,6 +157,10 @@ class Attempts:
         self._begun.discard((scene, block))
         with suppress(OSError):
             self._file(scene, block).unlink(missing_ok=True)
+
+    def keep(self, scene: str, block: int) -> None:
+        """Leave what was counted, so that the next process gives the block up at once where this one is lost later."""
+        self._begun.discard((scene, block))
 
     @contextmanager
     def at(self, scene: str, block: int) -> Iterator[str | None]:

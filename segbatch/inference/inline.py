@@ -1,10 +1,8 @@
 """The engine without Ray: the same stages in this process, for tests, debugging and small scenes."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
-from functools import cached_property
 
 from segbatch.inference.attempts import BEGIN, MAP, Attempts, given_up, suspects
 from segbatch.inference.ledger import LedgerRow
@@ -17,7 +15,7 @@ _Place = tuple[int, int]
 """Index of a scene in the plan, and number of a block in its grid."""
 
 
-def run_inline(work: Work, device: str, tell: Tell = unheard) -> Iterator[LedgerRow]:
+def run_inline(work: Work, device: str, tell: Tell = unheard) -> Generator[LedgerRow, None, None]:
     """Map the pending blocks and yield the ledger row of each as it is done.
 
     One thread reads a block ahead and another writes the one before while the model computes. Blocks that were under
@@ -38,13 +36,16 @@ def run_inline(work: Work, device: str, tell: Tell = unheard) -> Iterator[Ledger
         Attempts(work.attempts, MAP) as attempts,
         stage_threads(2) as threads,
     ):
-        for row in _in_turn(work, _Line(work, device, attempts, begun, threads), suspected):
+        stages = _Stages(work, device, attempts, begun, threads)
+        if suspected:
+            stages.load()  # a process that is lost by then has no block to blame
+        for row in _in_turn(work, stages, suspected):
             dog.done()
             yield row
 
 
-class _Line:
-    """The stages, each of which may be at another block.
+class _Stages:
+    """What a block goes through. Each stage may be at another block.
 
     Args:
         work: What to do.
@@ -60,6 +61,8 @@ class _Line:
         self._reading, self._writing = threads
         self._reader, self._writer = work.reader(), work.writer()
         self._names = [scene.id for scene in work.scenes]
+        self._predictor: PredictStage | None = None
+        self._given_up: set[_Place] = set()
 
     def run(self, blocks: Sequence[_Place], is_hopeless: bool = False) -> Iterator[LedgerRow]:
         """Map blocks, several at a time; at the end none is under way.
@@ -79,7 +82,7 @@ class _Line:
 
         submit()
         while ahead:
-            predict = self._predictor
+            predict = self.load()
             pixels = ahead.popleft().result()
             submit()
             with self._begun.at("predict", self._names[pixels.scene], pixels.block):
@@ -91,14 +94,18 @@ class _Line:
         for future in behind:
             yield future.result()
 
-    @cached_property
-    def _predictor(self) -> PredictStage:
-        return self._work.predictor(None, self._device)
+    def load(self) -> PredictStage:
+        """The model, which takes seconds at the first call."""
+        if self._predictor is None:
+            self._predictor = self._work.predictor(None, self._device)
+        return self._predictor
 
     def _read(self, scene: int, block: int, is_hopeless: bool) -> BlockPixels:
         name = self._names[scene]
         problem = given_up(block, "begin its scene") if is_hopeless else self._attempts.begin(name, block)
         if problem is not None:
+            self._attempts.keep(name, block)
+            self._given_up.add((scene, block))
             return self._work.unread(scene, block, problem)
         with self._begun.at("read", name, block):
             return self._reader(scene, block)
@@ -107,32 +114,39 @@ class _Line:
         name = self._names[mask.scene]
         with self._begun.at("write", name, mask.block):
             row = self._writer(mask)
-        self._attempts.end(name, mask.block)
+        if (mask.scene, mask.block) not in self._given_up:
+            self._attempts.end(name, mask.block)
         return row
 
 
-def _in_turn(work: Work, line: _Line, suspected: Mapping[str, Sequence[int]]) -> Iterator[LedgerRow]:
+def _in_turn(work: Work, stages: _Stages, suspected: Mapping[str, Sequence[int]]) -> Iterator[LedgerRow]:
     """Scenes at which no process was lost, then each of the others by itself.
 
     Args:
         work: What to do.
-        line: Does it.
+        stages: Do it.
         suspected: By the id of a scene, blocks that were under way when a process was lost, in the order in which to
             try them.
     """
     indices = {scene.id: index for index, scene in enumerate(work.scenes)}
-    doubtful = {indices[name]: marked for name, marked in suspected.items() if name in indices}
     pending = [(scene, block) for scene, block in work.pending.tolist()]
-    yield from line.run([place for place in pending if place[0] not in doubtful])
-    for scene, marked in doubtful.items():
+    # A scene that is another call's keeps its count.
+    here = {scene for scene, _ in pending}
+    late = {indices[name]: marked for name, marked in suspected.items() if indices.get(name) in here}
+    yield from stages.run([place for place in pending if place[0] not in late])
+    for scene, marked in late.items():
         left = dict.fromkeys(place for place in pending if place[0] == scene)
         alone = [(scene, block) for block in marked if (scene, block) in left]
         parts = [[place for place in left if place not in alone], *([place] for place in alone)]
         # A file all of whose blocks end processes would cost several a block: where one process after the other was
         # lost before any block was done, the whole scene is given up.
-        with ExitStack() as until_done:
-            problem = until_done.enter_context(Attempts(work.attempts, BEGIN).at(work.scenes[scene].id, 0))
+        with Attempts(work.attempts, BEGIN) as beginnings:
+            name = work.scenes[scene].id
+            is_hopeless = beginnings.begin(name, 0) is not None
+            if is_hopeless:
+                beginnings.keep(name, 0)
             for part in parts:
-                for row in line.run(part, is_hopeless=problem is not None):
-                    until_done.close()
+                for row in stages.run(part, is_hopeless):
+                    if row.error is None:
+                        beginnings.end(name, 0)
                     yield row

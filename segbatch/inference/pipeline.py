@@ -1,7 +1,7 @@
 """The engine on Ray: the stages as a Ray Dataset, read tasks, a pool of predicting actors, write tasks."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 
-def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Iterator[LedgerRow]:
+def run_ray(work: Work, pool: Pool, bounds: Bounds, tell: Tell = unheard) -> Generator[LedgerRow, None, None]:
     """Map the pending blocks and yield the ledger row of each as it is done. Ray must be running.
 
     A block that ends process after process is given up: its row has an error.
@@ -186,7 +186,7 @@ def map_items(
     with (
         Watchdog(tell, waited_for, nothing) as dog,
         quiet_context(longest),
-        plain_errors(dog, "Run the same command again, without --overwrite, to go on."),
+        plain_errors(dog, "Run the same command again."),
     ):
         tasks = numbered(range(len(items)), group, cpus).map_batches(call, batch_size=None, num_cpus=cpus)
         for batch in tasks.iter_batches(batch_size=None, prefetch_batches=0):

@@ -20,21 +20,25 @@ _BYTES_TOGETHER = 8 * 2**20
 
 _MOST_TOGETHER = 32
 
-_MOST_CORES = 4
-
 _TURNS = 64
 """How often each actor has its turn at least: all have work until the end, and what is on its way when a run is killed
 is a small part of it."""
 
 
+MOST_CORES = 4
+"""Of a predicting actor without a GPU."""
+
 _SMALL_SCENE = 1024**2
 """Pixels. A process for each core takes no more memory for windows of such than one of four cores for larger ones."""
+
+_ACTOR_BYTES = 700 * 2**20
+"""Memory of an actor without its model and its windows."""
 
 _SCENES_A_CORE = 128
 """Small scenes of a run from which on a process for each core saves more than the seconds that it takes to start."""
 
 
-def most_cores(scenes: Sequence[int], cpus: int) -> int:
+def most_cores(scenes: Sequence[int], cpus: int, *, model_bytes: int, memory: float) -> int:
     """Cores that one predicting actor uses at the most, where it has no GPU.
 
     Threads wait for each other after each layer of a network. For large windows that is little, and one window of
@@ -43,9 +47,12 @@ def most_cores(scenes: Sequence[int], cpus: int) -> int:
     Args:
         scenes: Pixels of each.
         cpus: Of the cluster.
+        model_bytes: Of the model's weights, which each actor holds.
+        memory: Bytes that a node has for each core.
     """
     many_small = len(scenes) >= _SCENES_A_CORE * cpus and max(scenes) <= _SMALL_SCENE
-    return 1 if many_small else _MOST_CORES
+    # The other half is for windows, for those who read and write, and for Ray's object store.
+    return 1 if many_small and _ACTOR_BYTES + model_bytes <= memory / 2 else MOST_CORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def plan_pool(
     min_actors: int,
     max_actors: int | None,
     blocks: int,
-    cores: int = _MOST_CORES,
+    cores: int = MOST_CORES,
     share: float = 1.0,
     accelerator: str | None = None,
 ) -> Pool:

@@ -98,9 +98,11 @@ def survey_scenes(
         longest=_LONGEST_STRIP_SECONDS,
         doing=lambda: at_work(under_way(attempts)),
     )
-    for strip in found:
-        tally.add(strip)
-    remove_tree(attempts)
+    try:
+        for strip in found:
+            tally.add(strip)
+    finally:
+        remove_tree(attempts)
     survey = tally.survey()
     if kept is not None:
         save_survey(survey, kept)

@@ -62,6 +62,9 @@ def at_blocks(blocks, fault):
 
     Work.reader = reader
 
+def at_load(fault):
+    Work.predictor = lambda self, *_: fault()
+
 def at_files(name, fault):
     plain = finish._write_cog
     finish._write_cog = lambda scene, *more: (fault if scene.id == name else plain)(scene, *more)
@@ -194,6 +197,50 @@ def test_a_file_all_of_whose_blocks_crash_the_command_is_given_up_as_a_whole(tmp
     assert "block 0 was given up: 3 processes that were to begin its scene were lost." in said
     assert done_blocks(folder, "bad") == set()
     assert not (folder / "ledger" / "attempts").exists()
+
+
+@pytest.mark.slow
+def test_what_was_given_up_is_not_tried_again_while_another_file_still_crashes(
+    tmp_path: Path, command: Command, files_in: FilesIn
+) -> None:
+    predict(Request.from_config(load_config(command("clean")[-1])))
+    fault = 'at_blocks({("bad", block) for block in range(4)} | {("first", 1)}, crash)'
+    folder, crashing = tmp_path / "run", command("run", fault)
+    codes = []
+    while not codes or codes[-1] == -signal.SIGSEGV:
+        code, said = run(crashing)
+        codes.append(code)
+        assert len(codes) < 12
+    assert codes[-1] == 3
+    assert "first: block 1 was given up" in said
+    assert "bad: block 0 was given up" in said
+    assert done_blocks(folder, "first") == {0, 2, 3}
+    assert run(command("run"))[0] == 0
+    assert files_in(folder / "masks") == files_in(tmp_path / "clean" / "masks")
+    assert names_in(folder) == names_in(tmp_path / "clean")
+
+
+@pytest.mark.slow
+def test_no_block_is_blamed_for_a_model_that_crashes_the_command(tmp_path: Path, command: Command) -> None:
+    crashing = command("run", "at_load(crash)")
+    assert [run(crashing)[0] for _ in range(5)] == [-signal.SIGSEGV] * 5
+    code, said = run(command("run"))
+    assert code == 0, said
+
+
+def test_no_block_is_suspected_where_what_is_done_with_it_fails(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise BrokenPipeError
+
+    request = make_request(
+        tmp_path / "run", {"a": make_raster(tmp_path / "a.tif", paint(640, 600, 2))}, inference={"block_mb": 1}
+    )
+    monkeypatch.setattr(module.Account, "add", fail)
+    with pytest.raises(BrokenPipeError):
+        predict(request)
+    assert list((tmp_path / "run" / "ledger" / "attempts").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -105,9 +105,10 @@ def test_a_run_that_goes_on(mapped: RunFolder) -> None:
     cut_short(mapped, 2)
     attempts = mapped.ledger / "attempts"
     attempts.mkdir()
-    (attempts / "predict-good-2").write_bytes(b".")
-    os.utime(attempts / "predict-good-2", (time.time() - 200,) * 2)
-    (attempts / "read-cut-0").write_bytes(b".")
+    # The first was left by an earlier command, whose process was lost.
+    for name, age in (("map-cut-1", 200), ("predict-good-2", 30), ("read-cut-0", 0)):
+        (attempts / name).write_bytes(b".")
+        os.utime(attempts / name, (time.time() - age,) * 2)
     with hold(mapped):
         first = look(mapped)
         # No row is of this call.
@@ -123,7 +124,7 @@ def test_a_run_that_goes_on(mapped: RunFolder) -> None:
     assert found.mapping is not None
     assert found.mapping.done == first.mapping.done + 1 == 3  # type: ignore[union-attr]
     assert found.mapping.seconds_left is not None
-    assert found.at_work == "predicting block 2 of good for 3 min (2 blocks are at work)"
+    assert found.at_work == "predicting block 2 of good for 30 s (2 blocks are at work)"
     text = lines_of(found)
     assert text["state"] == "running: mapping"
     assert f"process {os.getpid()}" in text["by"]

@@ -87,17 +87,20 @@ def test_a_core_for_each_actor(nodes: list[int], expected: Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenes", "cpus", "expected"),
+    ("scenes", "cpus", "model_mb", "expected"),
     [
-        ([256 * 256] * 256, 2, 1),
-        ([256 * 256] * 255, 2, 4),  # too few to win back what it takes to start a process for each core
-        ([256 * 256] * 256, 4, 4),
-        ([256 * 256] * 300 + [1025 * 1024], 2, 4),  # its window would be in the memory of each process
-        ([], 2, 4),
+        ([256 * 256] * 256, 2, 100, 1),
+        ([256 * 256] * 256, 2, 400, 4),  # each actor holds one
+        ([256 * 256] * 255, 2, 100, 4),  # too few to win back what it takes to start a process for each core
+        ([256 * 256] * 256, 4, 100, 4),
+        ([256 * 256] * 300 + [1025 * 1024], 2, 100, 4),  # its window would be in the memory of each process
+        ([], 2, 100, 4),
     ],
 )
-def test_actors_of_one_core_are_for_many_small_scenes(scenes: list[int], cpus: int, expected: int) -> None:
-    assert most_cores(scenes, cpus) == expected
+def test_actors_of_one_core_are_for_many_small_scenes(
+    scenes: list[int], cpus: int, model_mb: int, expected: int
+) -> None:
+    assert most_cores(scenes, cpus, model_bytes=model_mb << 20, memory=2 << 30) == expected
 
 
 def test_one_block_on_many_small_nodes_can_start() -> None:

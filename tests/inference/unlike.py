@@ -17,7 +17,7 @@ from segbatch.commands.workers import pool_for
 from segbatch.config import Inference
 from segbatch.demo import CLASSES
 from segbatch.inference.pipeline import run_ray
-from segbatch.inference.pool import bound_blocks
+from segbatch.inference.pool import MOST_CORES, bound_blocks
 from segbatch.inference.rows import SECONDS
 from segbatch.inference.settings import Settings
 from segbatch.inference.stages import BlockMask, BlockPixels, PredictStage, ReadStage
@@ -77,7 +77,7 @@ def main(address: str, accelerator: str) -> None:
             settings=Settings(),
             nodes=tuple(node["NodeID"] for node in ray.nodes()),
         )
-        pool = pool_for(inference, resources, resources.wants_gpu(True), [plan.info.window.area], blocks)
+        pool = pool_for(inference, resources, resources.wants_gpu(True), MOST_CORES, blocks)
         bounds = bound_blocks(
             cpus=resources.cpus,
             gpus=resources.gpus,
