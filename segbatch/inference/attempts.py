@@ -52,7 +52,9 @@ def under_way(folder: str | Path) -> list[Attempt]:
         with suppress(OSError):
             found.append(Attempt(stage, scene, block, max(0.0, now - path.stat().st_mtime)))
     # A scene is begun with one of its blocks, which are told of.
-    return sorted((attempt for attempt in found if attempt.stage != BEGIN), key=lambda attempt: -attempt.seconds)
+    told = (attempt for attempt in found if attempt.stage != BEGIN)
+    # Two files of one moment, as clocks of file systems are coarse: blocks are begun by their numbers.
+    return sorted(told, key=lambda attempt: (-attempt.seconds, attempt.block))
 
 
 def suspects(folder: str | Path) -> dict[str, list[int]]:
