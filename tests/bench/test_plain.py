@@ -35,11 +35,11 @@ def config(tmp_path: Path, make_raster: Callable[..., str]) -> RunConfig:
 def test_the_script_learns_and_is_scored_on_all_labelled_pixels(
     config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score = train_plainly(config, 0.1)
+    score = train_plainly(config, 0.15)
     assert score.seconds is not None
-    assert score.seconds >= 6
+    assert score.seconds >= 9
     assert score.steps
     assert sum(figures.support for figures in score.metrics.classes) == 48 * 96
-    assert (score.metrics.miou or 0) > 0.6
+    assert (score.metrics.miou or 0) > 0.5
     print_scores(config, [score])
     assert "plain PyTorch script" in capsys.readouterr().out
