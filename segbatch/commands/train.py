@@ -359,9 +359,10 @@ def _fit(
     tell_classes(config, survey)
     job = make_job(config, scenes, survey, cpus)
     say(
-        f"Training {config.model.architecture} with {config.model.encoder}: {settings.epochs} epochs of "
-        f"{job.steps_per_epoch} steps, {settings.workers} worker{'s' if settings.workers > 1 else ''} with "
-        + ("a GPU each" if use_gpu else f"{cpus} CPU{'s' if cpus > 1 else ''} each")
+        f"Training {config.model.architecture} with {config.model.encoder}: "
+        f"{counted(settings.epochs, 'epoch')} of {counted(job.steps_per_epoch, 'step')}, "
+        f"{counted(settings.workers, 'worker')} with {'a GPU' if use_gpu else counted(cpus, 'CPU')}"
+        f"{' each' if settings.workers > 1 else ''}"
     )
     if use_gpu and resources.gpus < settings.workers:
         say(f"  waiting for {counted(settings.workers, 'GPU')}: the cluster has {resources.gpus} so far")

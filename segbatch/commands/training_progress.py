@@ -56,7 +56,7 @@ class TrainingProgress:
         elif kind == "stale":
             say(f"  no better epoch in the last {event['patience']}: training ends after epoch {event['epoch']}")
         elif kind == "stopping":
-            say("  saving the state; once more to leave at once")
+            say("  stopping: saving the state. A second Ctrl-C leaves at once, without it")
         elif kind == "late":
             say(f"  the workers did not stop within {event['seconds']:.0f} s: their steps since the last save are lost")
         elif kind == "halo":
