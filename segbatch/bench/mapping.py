@@ -9,7 +9,7 @@ from typing import Any
 
 from segbatch.bench.processes import alone, bytes_read_so_far, own_birth, peak_memory
 from segbatch.commands.choose import Choice, choose
-from segbatch.commands.plan import Plan, open_request
+from segbatch.commands.plan import Plan, open_request, sizes
 from segbatch.commands.request import Request
 from segbatch.commands.workers import find_crew
 from segbatch.errors import SegbatchError
@@ -53,7 +53,7 @@ def settle(request: Request) -> Settled:
 def _settle(request: Request) -> Settled:
     opened = open_request(request)
     with ExitStack() as stack:
-        crew = find_crew(request, stack, None, opened.sizes)
+        crew = find_crew(request, stack, None, sizes(opened.scenes))
         workers, started = crew.workers, time.perf_counter()
         choice = choose(request, opened.card, opened.scenes, workers, crew.measure)
         seconds = time.perf_counter() - started

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from segbatch.commands.account import run_kind
 from segbatch.commands.choose import taken_bytes
 from segbatch.commands.cost import estimate, find_prices
-from segbatch.commands.plan import Plan
+from segbatch.commands.plan import Plan, sizes
 from segbatch.commands.progress import duration
 from segbatch.commands.record import scene_km2
 from segbatch.commands.request import Request
@@ -55,7 +55,7 @@ class Forecast:
 def forecast(request: Request, planned: Plan) -> Forecast:
     """What mapping would take on this machine."""
     what = costs(planned.scenes, planned.choice.settings.views)
-    workers = planned_workers(request, planned.sizes)
+    workers = planned_workers(request, sizes(planned.scenes))
     seconds, basis = _time(request, planned, what, workers)
     return Forecast(
         costs=what,

@@ -26,7 +26,7 @@ from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index, RunEntry, timestamp
 from segbatch.commands.lock import hold
-from segbatch.commands.plan import Opened, Plan, open_request
+from segbatch.commands.plan import Opened, Plan, open_request, sizes
 from segbatch.commands.predict import check_weights, map_scenes, quantized
 from segbatch.commands.progress import counted, say
 from segbatch.commands.record import RunRecord
@@ -154,7 +154,7 @@ def _look(
     _check_presence(request.folder, index, vanished, bool(request.refs))
     planned, crew = _kept_plan(request, opened), None
     if planned is None and opened.scenes:
-        crew = find_crew(request, stack, None, opened.sizes)
+        crew = find_crew(request, stack, None, sizes(opened.scenes))
         planned = opened.lay_out(_chosen(request, opened, crew))
     if planned is None:
         return Found(None, {}, unreadable, (), vanished), None
@@ -172,7 +172,7 @@ def _look(
         scene for scene in planned.scenes if not is_mapped(scene) or not is_finished(there, scene.id, formats, products)
     )
     if todo and crew is None:
-        crew = find_crew(request, stack, planned.choice.use_gpu, [scene.info.window.area for scene in todo])
+        crew = find_crew(request, stack, planned.choice.use_gpu, sizes(todo))
     return Found(planned, prints, unreadable, todo, vanished), crew
 
 

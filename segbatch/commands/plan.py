@@ -33,11 +33,6 @@ class Plan:
     choice: Choice
     scenes: tuple[ScenePlan, ...]
 
-    @property
-    def sizes(self) -> list[int]:
-        """Pixels of each scene."""
-        return _sizes(self.scenes)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
@@ -54,11 +49,6 @@ class Opened:
     card: Card
     label_map: LabelMap
     scenes: tuple[OpenScene, ...]
-
-    @property
-    def sizes(self) -> list[int]:
-        """Pixels of each scene."""
-        return _sizes(self.scenes)
 
     def lay_out(self, choice: Choice) -> Plan:
         """Lay lattice and blocks over the scenes.
@@ -87,7 +77,8 @@ class Opened:
         return Plan(card, self.label_map, choice, scenes)
 
 
-def _sizes(scenes: Sequence[OpenScene | ScenePlan]) -> list[int]:
+def sizes(scenes: Sequence[OpenScene | ScenePlan]) -> list[int]:
+    """Pixels of each scene."""
     return [scene.info.window.area for scene in scenes]
 
 
@@ -143,5 +134,5 @@ def plan(request: Request) -> Plan:
         InputError: A line for each scene that does not fit.
     """
     opened = open_request(request)
-    workers = planned_workers(request, opened.sizes)
+    workers = planned_workers(request, sizes(opened.scenes))
     return opened.lay_out(choose(request, opened.card, opened.scenes, workers, None))

@@ -16,7 +16,7 @@ from segbatch.commands.choose import Choice, choose, int8_path, quantization, to
 from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.lock import hold
-from segbatch.commands.plan import Opened, Plan, open_request
+from segbatch.commands.plan import Opened, Plan, open_request, sizes
 from segbatch.commands.progress import BlockProgress, counted, duration, say, tell_standstill
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.report import report
@@ -83,7 +83,7 @@ def predict(request: Request) -> dict[str, Any]:
             document = _done_already(request, planned)
             if document is not None:
                 return document
-        crew = find_crew(request, stack, None if planned is None else planned.choice.use_gpu, opened.sizes)
+        crew = find_crew(request, stack, None if planned is None else planned.choice.use_gpu, sizes(opened.scenes))
         if planned is None:
             planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
             claim(folder, _identity(request, planned), request.overwrite)

@@ -118,8 +118,9 @@ def rounds(
         suspected: Ids of scenes at which a process was lost, and may be again: each comes by itself, after all others.
     """
     names = [scene.id for scene in scenes]
-    late = [name for name in suspected if name in set(names)]
-    parts = [set(names).difference(late), *({name} for name in late)]
+    known = set(names)
+    late = [name for name in suspected if name in known]
+    parts = [known.difference(late), *({name} for name in late)]
     found = []
     for part in parts:
         inside = np.array([name in part for name in names])

@@ -155,13 +155,14 @@ class Attempts:
         return None if earlier < MOST_ATTEMPTS else given_up(block, f"{self._stage} it")
 
     def end(self, scene: str, block: int) -> None:
-        """Forget all attempts at a block: the last one has ended, however it did."""
-        self._begun.discard((scene, block))
-        with suppress(OSError):
-            self._file(scene, block).unlink(missing_ok=True)
+        """Forget all attempts at a block that was begun here: the last one has ended, however it did."""
+        if (scene, block) in self._begun:
+            self._begun.remove((scene, block))
+            with suppress(OSError):
+                self._file(scene, block).unlink(missing_ok=True)
 
     def keep(self, scene: str, block: int) -> None:
-        """Leave what was counted, so that the next process gives the block up at once where this one is lost later."""
+        """Never end a block: the next process gives it up at once, where this one is lost later."""
         self._begun.discard((scene, block))
 
     @contextmanager

@@ -62,7 +62,6 @@ class _Stages:
         self._reader, self._writer = work.reader(), work.writer()
         self._names = [scene.id for scene in work.scenes]
         self._predictor: PredictStage | None = None
-        self._given_up: set[_Place] = set()
 
     def run(self, blocks: Sequence[_Place], is_hopeless: bool = False) -> Iterator[LedgerRow]:
         """Map blocks, several at a time; at the end none is under way.
@@ -105,7 +104,6 @@ class _Stages:
         problem = given_up(block, "begin its scene") if is_hopeless else self._attempts.begin(name, block)
         if problem is not None:
             self._attempts.keep(name, block)
-            self._given_up.add((scene, block))
             return self._work.unread(scene, block, problem)
         with self._begun.at("read", name, block):
             return self._reader(scene, block)
@@ -114,8 +112,7 @@ class _Stages:
         name = self._names[mask.scene]
         with self._begun.at("write", name, mask.block):
             row = self._writer(mask)
-        if (mask.scene, mask.block) not in self._given_up:
-            self._attempts.end(name, mask.block)
+        self._attempts.end(name, mask.block)
         return row
 
 

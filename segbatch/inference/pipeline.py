@@ -186,7 +186,7 @@ def map_items(
     with (
         Watchdog(tell, waited_for, nothing) as dog,
         quiet_context(longest),
-        plain_errors(dog, "Run the same command again."),
+        plain_errors(dog, "Run the same command again, without --overwrite, to go on."),
     ):
         tasks = numbered(range(len(items)), group, cpus).map_batches(call, batch_size=None, num_cpus=cpus)
         for batch in tasks.iter_batches(batch_size=None, prefetch_batches=0):

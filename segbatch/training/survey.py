@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segbatch.classes import IGNORE_INDEX, LabelMap
 from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
-from segbatch.inference.attempts import MOST_ATTEMPTS, Attempts
+from segbatch.inference.attempts import MOST_ATTEMPTS, Attempt, Attempts, under_way
 from segbatch.inference.watch import SURVEY
 from segbatch.scenes import LabelReader, open_scene
 from segbatch.storage import write_whole
@@ -157,7 +157,7 @@ def try_to_survey(
     """
     index, row = place
     scene = scenes[index]
-    # A scene may be there in several parts, which have the same rows.
+    # A scene may be there in several parts, which have the same rows; see `strips_under_way`.
     with Attempts(attempts, SURVEY).at(f"{scene.id}.{index}", row) as problem:
         if problem is None:
             return survey_strip(scene, index, row, cell, label_map)
@@ -166,6 +166,15 @@ def try_to_survey(
         f"{scene.window.row_off + row * cell} on were lost. {scene.image} or its label may crash the library that "
         "decodes it, or there was too little memory."
     )
+
+
+def strips_under_way(attempts: Path) -> list[Attempt]:
+    """What `try_to_survey` is at, by the ids of the scenes.
+
+    Args:
+        attempts: Folder that counts the attempts.
+    """
+    return [attempt._replace(scene=attempt.scene.rpartition(".")[0]) for attempt in under_way(attempts)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ import ray.train.torch
 
 from segbatch.classes import LabelMap
 from segbatch.errors import TrainingError, root_message
-from segbatch.inference.attempts import ATTEMPTS, under_way
+from segbatch.inference.attempts import ATTEMPTS
 from segbatch.inference.pipeline import map_items
 from segbatch.inference.watch import Tell, at_work, unheard
 from segbatch.models.card import CARD
@@ -37,6 +37,7 @@ from segbatch.training.survey import (
     load_survey,
     save_survey,
     strips,
+    strips_under_way,
     try_to_survey,
 )
 
@@ -96,7 +97,7 @@ def survey_scenes(
         cpus=1,
         together=max(1, min(_MOST_STRIPS, round(_PIXELS_TOGETHER / pixels))),
         longest=_LONGEST_STRIP_SECONDS,
-        doing=lambda: at_work(under_way(attempts)),
+        doing=lambda: at_work(strips_under_way(attempts)),
     )
     try:
         for strip in found:
