@@ -1,6 +1,7 @@
 """The command line: parses, calls a command, prints its result. Heavy imports stay inside the commands."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -144,9 +145,14 @@ def demo(
 @app.command()
 def train(config: Config, set_: Set = None, overwrite: Overwrite = False) -> None:
     """Fit a model on labelled scenes; the best goes to OUTPUT/bundle."""
+    from segbatch.commands.progress import say
     from segbatch.commands.train import train as command
 
-    command(_load(config, set_), overwrite)
+    settings = _load(config, set_)
+    bundle = command(settings, overwrite)
+    words = [word for setting in set_ or () for word in ("--set", setting)]
+    wanted = ["--config", config, *words] if settings.scenes.predict else [bundle, "SCENE...", "--out", "DIR"]
+    say(f"Map scenes with it: segbatch predict {' '.join(shlex.quote(str(word)) for word in wanted)}")
 
 
 @app.command()

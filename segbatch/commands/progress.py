@@ -90,8 +90,8 @@ def halo_sentence(curve: dict[str, Any] | None, default: int) -> str:
         return f"halo {default} px: the scenes are too small or too empty to measure what the model needs"
     points = curve["points"][1:]
     shown = points[:: -(-len(points) // _MOST_POINTS)]
-    found = ", ".join(f"{halo} px: {share:.1e}" for halo, share in shown)
-    return f"share of pixels that differ from the whole image's, at cores of {curve['core']} px: halo {found}"
+    found = ", ".join(f"{halo} px: {f'{share:.1e}' if share else 0}" for halo, share in shown)
+    return f"share of pixels that differ from the whole image's with a halo of {found}"
 
 
 class BlockProgress:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,11 +113,8 @@ def _train(config: RunConfig, folder: RunFolder, overwrite: bool, scenes: Labell
         }
     )
     clear(folder.training)  # the history is in run.json and the bundle
-    best = max(history, key=lambda row: row["miou"] or 0)
-    say(
-        f"Trained in {duration(seconds)}: best validation miou {best['miou'] or 0:.3f} "
-        f"in epoch {best['epoch']}, kept in {folder.bundle}"
-    )
+    for line in closing_lines(history, seconds, folder.bundle):
+        say(line)
     return folder.bundle
 
 
@@ -270,6 +267,22 @@ def _show_samples(config: RunConfig, folder: RunFolder, scenes: Sequence[Part]) 
         write_samples(folder, scenes, config.label_map(), config.scenes.nodata, bands)
     except (SegbatchError, OSError, RuntimeError) as error:  # torch's word for memory that ran out, too
         say(f"There are no sample predictions: {root_message(error)}")
+
+
+def closing_lines(history: Sequence[dict[str, Any]], seconds: float, bundle: Path) -> Iterator[str]:
+    """What a training has come to.
+
+    Args:
+        history: A row an epoch.
+        seconds: That it took.
+        bundle: Where its best model is.
+    """
+    best = max(history, key=lambda row: row["miou"] or 0)
+    miou, one_class = best["miou"] or 0, best.get("one_class_miou") or 0
+    yield f"Trained in {duration(seconds)}: best validation miou {miou:.3f} in epoch {best['epoch']}, kept in {bundle}"
+    # A single class has 1 either way; nothing labelled, and bundles of an earlier version, have none.
+    if miou <= one_class and 0 < one_class < 1:
+        yield f"One class for every pixel would get {one_class:.3f}: train longer, or look at the labels."
 
 
 def training_scenes(config: RunConfig, scenes: Sequence[Part]) -> "tuple[TrainingScene, ...]":

@@ -79,6 +79,13 @@ def compute_metrics(confusion: NDArray[np.int64]) -> Metrics:
     )
 
 
+def one_class_miou(confusion: NDArray[np.int64]) -> float | None:
+    """The miou of calling every pixel of a confusion matrix's labels the commonest class; None without any."""
+    support = confusion.sum(axis=1)
+    present = int((support > 0).sum())
+    return float(support.max() / support.sum()) / present if present else None
+
+
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from segbatch.errors import SegbatchError, TrainingError
-from segbatch.evaluation import compute_metrics
+from segbatch.evaluation import compute_metrics, one_class_miou
 from segbatch.inference.calibration import calibrate_halo
 from segbatch.inference.predictor import Predictor
 from segbatch.inference.samples import Source
@@ -158,6 +158,7 @@ def _end_epoch(job: TrainingJob, learner: Learner, state: TrainState, crew: Crew
             "epoch": len(state.history) + 1,
             "loss": sums.loss / sums.steps,
             "miou": metrics.miou,
+            "one_class_miou": one_class_miou(confusion),
             "pixel_accuracy": metrics.pixel_accuracy,
             "iou": [figures.iou for figures in metrics.classes],
             "learning_rate": learner.learning_rate,

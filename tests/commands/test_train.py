@@ -29,6 +29,7 @@ from segbatch.classes import LabelMap
 from segbatch.cli import main
 from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.train import closing_lines
 from segbatch.errors import InputError
 from segbatch.geometry import Window
 from segbatch.inference.predictor import Predictor
@@ -333,6 +334,17 @@ def test_a_split_is_written_and_can_be_given_back(config: Path, monkeypatch: pyt
     assert "holds a training with other scenes or settings" in other.text
 
 
+@pytest.mark.parametrize(
+    ("miou", "one_class", "said"), [(0.5, 0.25, 1), (0.25, 0.25, 2), (0.0, 0.25, 2), (1.0, 1.0, 1), (None, None, 1)]
+)
+def test_a_model_that_has_learnt_nothing_is_called_so(miou: float | None, one_class: float | None, said: int) -> None:
+    worse = {"epoch": 2, "miou": 0.0, "one_class_miou": one_class}
+    lines = list(closing_lines([{**worse, "epoch": 1, "miou": miou}, worse], 61, Path("run/bundle")))
+    first = f"Trained in 1 min 01 s: best validation miou {miou or 0:.3f} in epoch 1, kept in run/bundle"
+    second = "One class for every pixel would get 0.250: train longer, or look at the labels."
+    assert lines == [first, second][:said]
+
+
 @pytest.mark.ray
 def test_progress_is_said_epoch_by_epoch(trained: Trained) -> None:
     lines = [line.strip() for line in trained.said.text.splitlines()]
@@ -342,7 +354,8 @@ def test_progress_is_said_epoch_by_epoch(trained: Trained) -> None:
         "epoch 3/3",
     ]
     assert sum(line.startswith("miou 0.") and "dark 0." in line for line in lines) == EPOCHS
-    assert lines[-2].startswith("share of pixels that differ from the whole image's, at cores of 1024 px: halo 8 px: ")
+    assert lines[-3].startswith("share of pixels that differ from the whole image's with a halo of 8 px: ")
+    assert lines[-1] == f"Map scenes with it: segbatch predict {trained.run / 'bundle'} SCENE... --out DIR"
     assert "going on after" not in trained.said.text
     assert "Traceback" not in trained.said.text
 

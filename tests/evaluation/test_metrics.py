@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
+from sklearn.dummy import DummyClassifier
 
-from segbatch.evaluation import compute_metrics, confusion_matrix
+from segbatch.evaluation import compute_metrics, confusion_matrix, one_class_miou
 
 
 @given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 300))
@@ -40,6 +41,16 @@ def test_equals_scikit_learn(seed: int, num_classes: int, size: int) -> None:
     assert got.fwiou == pytest.approx(weighted)
 
 
+@given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 300))
+def test_one_class_for_every_pixel_gets_what_a_dummy_classifier_gets(seed: int, num_classes: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, num_classes, size).astype(np.uint8)
+    dummy = DummyClassifier(strategy="most_frequent").fit(np.zeros((size, 1)), label)
+    expected = sklearn_metrics.jaccard_score(label, dummy.predict(np.zeros((size, 1))), average="macro")
+    prediction = rng.integers(0, num_classes, size).astype(np.uint8)
+    assert one_class_miou(confusion_matrix(label, prediction, num_classes)) == pytest.approx(expected)
+
+
 def test_a_class_in_neither_has_no_value_and_is_left_out_of_means() -> None:
     got = compute_metrics(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]))
     absent = got.classes[2]
@@ -68,6 +79,7 @@ def test_nothing_counted_gives_no_figures_rather_than_nan() -> None:
     got = compute_metrics(np.zeros((3, 3), np.int64))
     assert (got.miou, got.fwiou, got.mdice, got.pixel_accuracy, got.mean_accuracy) == (None,) * 5
     assert all(figures.support == 0 and figures.iou is None for figures in got.classes)
+    assert one_class_miou(np.zeros((3, 3), np.int64)) is None
 
 
 def test_figures_are_plain_numbers_for_json() -> None:
