@@ -1,5 +1,7 @@
 """Intel's OpenVINO, on x86 and ARM CPUs of any maker."""
 
+from functools import cache
+
 import torch
 
 from segbatch.errors import InputError
@@ -33,7 +35,7 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
     graph: str | bytes = (
         quantized_file(quantized) if precision == "int8" else to_onnx(mapper, pixels, valid, "openvino")
     )
-    core = openvino.Core()
+    core = _core()
     try:
         network = core.read_model(graph)
         compiled = core.compile_model(network, "CPU", _settings(precision))
@@ -58,6 +60,17 @@ def build(mapper: Mapper, pixels: torch.Tensor, valid: torch.Tensor, precision: 
         return class_ids(output) if ids_of_logits else output
 
     return run
+
+
+@cache
+def _core() -> openvino.Core:
+    """The process's only one, which it never gives back.
+
+    Each has the thread's signals handled on a stack of its own, and puts back the one before it when it ends. Where
+    several end in the order in which they began, the stack that is put back has gone, and the next signal, as Ctrl-C,
+    kills the process.
+    """
+    return openvino.Core()
 
 
 def _settings(precision: str) -> dict[str, str | int | bool]:

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +42,29 @@ def test_it_reports_to_nobody(
     integer_forward("openvino").classes(*integer_inputs())
     assert not tried
     assert capfd.readouterr() == ("", "")
+
+
+INTERRUPTED = """
+import signal
+import torch
+from segbatch.models.backends.mapper import Mapper
+from segbatch.models.backends.openvino import build
+
+mapper = Mapper(torch.nn.Conv2d(1, 2, 1), (0.0,), (1.0,)).eval()
+windows = [torch.zeros(1, 1, 16, side) for side in (16, 32)]
+functions = [build(mapper, pixels, pixels == 0, "float32", None) for pixels in windows]
+while functions:
+    del functions[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_that_has_dropped_networks_survives_signals() -> None:
+    found = subprocess.run([sys.executable, "-X", "faulthandler", "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "interrupted\n"), found.stderr
 
 
 def test_other_devices_are_refused(integer_inputs: Callable[..., Inputs]) -> None:
