@@ -150,7 +150,7 @@ def conclude(
         new=sum(scene not in before or before[scene].fingerprint is None for scene in adopted),
         changed=sum(scene in before and before[scene].fingerprint is not None for scene in adopted),
         skipped=len(found.prints) - len(found.todo),
-        vanished=sum(before[scene].status != "vanished" for scene in gone),
+        vanished=sum(before[scene].status != "vanished" for scene in gone if scene not in forgotten),
         failed=failed,
         exit_code=1 if problems else 3 if failed else 0,
     )

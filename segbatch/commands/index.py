@@ -88,7 +88,7 @@ class RunEntry:
         new: Scenes that were mapped for the first time.
         changed: Scenes that were mapped again.
         skipped: Scenes that were mapped already.
-        vanished: Scenes that an earlier run had found and this one did not.
+        vanished: Scenes that an earlier run had mapped and this one did not find.
         failed: Scenes that could not be mapped.
         exit_code: Of the command.
     """

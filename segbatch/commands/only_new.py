@@ -24,11 +24,11 @@ from segbatch.commands.conclude import (
 )
 from segbatch.commands.cost import find_prices
 from segbatch.commands.folder import RunFolder
-from segbatch.commands.index import Index, RunEntry, timestamp
+from segbatch.commands.index import Index, RunEntry, SceneEntry, timestamp
 from segbatch.commands.lock import hold
 from segbatch.commands.plan import Opened, Plan, open_request, sizes
 from segbatch.commands.predict import check_weights, map_scenes, quantized
-from segbatch.commands.progress import counted, say
+from segbatch.commands.progress import counted, listed, say
 from segbatch.commands.record import RunRecord
 from segbatch.commands.report import report
 from segbatch.commands.request import Request
@@ -106,14 +106,15 @@ def _map_new(request: Request, index: Index, begun: RunEntry) -> Outcome:
             discard(folder)
             run = replace(begun, ended=timestamp(time.time()), skipped=len(found.prints), exit_code=0)
             index.with_run(run).save(folder)
-            say(f"{run.ended} {folder.path}: nothing new, {counted(run.skipped, 'scene')} mapped already.")
+            why = f"{counted(run.skipped, 'scene')} mapped already" if request.refs else "no scene is listed"
+            say(f"{run.ended} {folder.path}: nothing new, {why}.")
             return Outcome(run, (), None)
         index.with_run(begun).save(folder)
         problems: list[str] = []
         if found.todo:
             assert found.planned is not None
             assert crew is not None
-            _tell_why(request, folder, index, found)
+            _tell_todo(request, index, found, stamps)
             found = _quantized(request, found, found.planned, crew)
             assert found.planned is not None
             folder.update(
@@ -263,22 +264,43 @@ def _noting(folder: RunFolder, index: Index) -> Iterator[RunEntry]:
         raise
 
 
-def _tell_why(request: Request, folder: RunFolder, index: Index, found: Found) -> None:
-    """Say why scenes are mapped again, before they are."""
+def _tell_todo(request: Request, index: Index, found: Found, stamps: Mapping[str, Stamp]) -> None:
+    """Say which scenes are new, and why others are mapped again, before they are."""
+    before = {entry.id: entry for entry in index.scenes if entry.fingerprint is not None}
+    new = [scene.id for scene in found.todo if scene.id not in before]
+    again = [scene for scene in found.todo if scene.id in before]
+    changed = [scene.id for scene in again if _has_changed(scene, before[scene.id], stamps[scene.id])]
+    same = [scene.id for scene in again if scene.id not in changed]
+    if new:
+        say(f"New: {listed(new)}")
+    causes = _causes(request, found, set(same))
+    for scenes, why in (
+        (changed, "their files have changed"),
+        (same, f"they differ in {' and '.join(causes)}" if causes else "their class masks have gone"),
+    ):
+        if scenes:
+            say(f"{len(scenes)} of {counted(len(before), 'scene')} to be mapped again, as {why}: {listed(scenes)}")
+    if found.unreadable:
+        say(f"Cannot be mapped: {listed(sorted(found.unreadable))}")
+
+
+def _has_changed(scene: ScenePlan, known: SceneEntry, now: Stamp) -> bool:
+    version = scene.info.size, scene.info.modified
+    return version != (known.size, known.modified) or is_other_version(known.tag, now[-1])
+
+
+def _causes(request: Request, found: Found, scenes: set[str]) -> list[str]:
+    """What the run's model or settings differ in from those that have mapped scenes whose files are the same."""
+    known = (request.folder.read().get("mapping") or {}).get("fingerprint")
+    if not known or not scenes:
+        return []
     assert found.planned is not None
-    before = {entry.id: (entry.size, entry.modified) for entry in index.scenes if entry.fingerprint is not None}
-    again = {scene.id: (scene.info.size, scene.info.modified) for scene in found.todo if scene.id in before}
-    known = (folder.read().get("mapping") or {}).get("fingerprint")
-    if not again or not known:
-        return
     new = whole_fingerprint(request, found.planned)
-    same = {scene for scene, version in again.items() if version == before[scene]}
     for part in ("scenes", "settings"):
+        there = scenes & set(known[part])
         for whole in (new, known):
-            whole[part] = {scene: digest for scene, digest in whole[part].items() if scene in same & set(known[part])}
-    causes = differences(known, new)
-    why = f"they differ in {' and '.join(causes)}" if causes else "their files have changed, or their masks have gone"
-    say(f"{len(again)} of {counted(len(before), 'scene')} mapped again: {why}")
+            whole[part] = {scene: digest for scene, digest in whole[part].items() if scene in there}
+    return differences(known, new)
 
 
 def _check_classes(request: Request) -> None:

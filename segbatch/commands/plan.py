@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from segbatch.classes import LabelMap
 from segbatch.commands.choose import Choice, OpenScene, choose
-from segbatch.commands.progress import say
+from segbatch.commands.progress import listed, say
 from segbatch.commands.request import Request
 from segbatch.commands.scenes import attempt_all, check_all, describe
 from segbatch.commands.workers import planned_workers
@@ -124,7 +124,22 @@ def open_request(request: Request, set_aside: dict[str, str] | None = None) -> O
         and all(scene.area is not None and scene.area.is_empty for scene in scenes)
     ):
         raise InputError(f"{inference.aoi} touches none of the scenes: are its coordinates theirs?")
+    if request.bands is None:
+        _tell_alpha(card, scenes)
     return Opened(request, card, label_map, scenes)
+
+
+def _tell_alpha(card: Card, scenes: Sequence[OpenScene]) -> None:
+    """Say where a model takes as data what a file calls alpha: of near infrared that is right, of a mask it is not."""
+    found = [scene for scene in scenes if scene.info.alpha in scene.bands]
+    if found:
+        band = found[0].info.alpha
+        name = card.band_names[found[0].bands.index(band)] if band else ""
+        say(
+            f"Warning: the model takes {len(card.band_names)} bands, so band {band}, which is tagged alpha, is read as "
+            f"{name or 'one of them'} and hides no pixel: {listed([scene.ref.id for scene in found])}",
+            "warning",
+        )
 
 
 def plan(request: Request) -> Plan:

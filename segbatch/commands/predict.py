@@ -42,6 +42,7 @@ from segbatch.telemetry import Meter
 from segbatch.tracing import tracing
 
 if TYPE_CHECKING:
+    from segbatch.config import Inference
     from segbatch.inference.work import Work
 
 
@@ -79,14 +80,14 @@ def predict(request: Request) -> dict[str, Any]:
         clock = {"start": time.time()}
         planned = opened.lay_out(with_wishes(Choice.from_json(known), request)) if known else None
         if planned is not None:
-            claim(folder, _identity(request, planned), request.overwrite)
+            claim(folder, _identity(request, planned), request.inference.format, request.overwrite)
             document = _done_already(request, planned)
             if document is not None:
                 return document
         crew = find_crew(request, stack, None if planned is None else planned.choice.use_gpu, sizes(opened.scenes))
         if planned is None:
             planned = opened.lay_out(choose(request, opened.card, opened.scenes, crew.workers, crew.measure))
-            claim(folder, _identity(request, planned), request.overwrite)
+            claim(folder, _identity(request, planned), request.inference.format, request.overwrite)
         if planned.choice.settings.precision == "int8":
             planned = opened.lay_out(quantized(opened, crew, planned.choice))
         return _map(request, planned, crew, clock)
@@ -158,7 +159,7 @@ def map_scenes(
     done = Account(scenes)
     what = costs(scenes, choice.settings.views)
     say(_plan_line(scenes, what, len(pending)))
-    say(_choice_line(choice))
+    say(_choice_line(choice, request.inference))
     folder.update(
         name=request.name,
         config=request.config,
@@ -324,10 +325,12 @@ def _finish_here(finish: Callable[[ScenePlan], str], scenes: Sequence[ScenePlan]
             dog.done()
 
 
-def _choice_line(choice: Choice) -> str:
+def _choice_line(choice: Choice, asked: "Inference") -> str:
     settings = choice.settings
     agreement = "" if choice.agreement is None else f", which agrees with float32 on {choice.agreement:.2%} of pixels"
-    return f"Halo {choice.halo} px, {settings.backend} in {settings.precision}{agreement}"
+    auto = [name for name in ("backend", "precision") if getattr(asked, name) == "auto"]
+    why = f" ({' and '.join(auto)} auto: another run may choose otherwise)" if auto else ""
+    return f"Halo {choice.halo} px, {settings.backend} in {settings.precision}{agreement}{why}"
 
 
 def _plan_line(scenes: Sequence[ScenePlan], what: Costs, pending: int) -> str:

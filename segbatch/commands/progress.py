@@ -1,7 +1,7 @@
 """What a command says while it works: lines on standard error, results on standard output."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,6 +60,11 @@ def quietly() -> Iterator[None]:
 def counted(count: int, noun: str) -> str:
     """A number of things for people: 1 block, 2 blocks."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names for people: a, b, c and 4 more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def duration(seconds: float) -> str:

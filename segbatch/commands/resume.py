@@ -22,12 +22,13 @@ from segbatch.storage import remove_folder
 Tallies = Mapping[str, SceneTally]
 
 
-def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
+def claim(folder: RunFolder, new: dict[str, Any], formats: Sequence[Format], overwrite: bool) -> None:
     """Make sure that the folder is free, holds this very run, or may be overwritten.
 
     Args:
         folder: The run's.
         new: Fingerprint of what is to be done.
+        formats: Files wanted of each scene.
         overwrite: Throw away what is there.
 
     Raises:
@@ -44,6 +45,7 @@ def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
         return
     changed = differences(known, new) if known else []
     if known and not overwrite and (not changed or _repaired(folder, known, new)):
+        _refuse_fewer_formats(folder, content, formats)
         return
     if not known:
         folder.refuse_foreign()
@@ -57,6 +59,16 @@ def claim(folder: RunFolder, new: dict[str, Any], overwrite: bool) -> None:
             "segbatch predict --overwrite."
         )
     folder.clear_mapping()
+
+
+def _refuse_fewer_formats(folder: RunFolder, content: dict[str, Any], formats: Sequence[Format]) -> None:
+    """Class masks are not thrown away because a later call does not name their format."""
+    known = ((content.get("config") or {}).get("inference") or {}).get("format") or []
+    if set(known) - set(formats):
+        raise InputError(
+            f"{folder.path} holds class masks as {' and '.join(known)}. Say --format {','.join(known)}, choose another "
+            "output folder, or give --overwrite to throw away what was mapped."
+        )
 
 
 def _repaired(folder: RunFolder, known: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -51,6 +51,7 @@ def show_new(command: "Callable[[], Outcome]", folder: Path, overwrite: bool) ->
         return 0
     if outcome.document is not None:
         out.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False)
+        out.print(f"Class masks: {folder / 'masks'}", soft_wrap=True, markup=False)
         out.print(f"Scenes: {folder / 'index.csv'}", soft_wrap=True, markup=False)
     for scene, why in outcome.failed:
         say(f"Failed: {scene}: {why}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbatch.classes import LabelMap
-from segbatch.commands.progress import counted, say
+from segbatch.commands.progress import counted, listed, say
 from segbatch.commands.scenes import check_alike, check_all, open_role
 from segbatch.config import Role, RunConfig, Training
 from segbatch.errors import InputError
@@ -119,7 +119,7 @@ def warn_of_known(refs: Sequence[SceneRef], split: Path) -> None:
     names = [ref.id for ref in refs if ref.label is not None and redact(ref.image) in known]
     if names:
         say(
-            f"Warning: the model was trained or validated on {_listed(names)}: "
+            f"Warning: the model was trained or validated on {listed(names)}: "
             f"{'its' if len(names) == 1 else 'their'} accuracy will not be that of other scenes."
         )
 
@@ -179,9 +179,7 @@ def _say_shares(
     for missing, here, there in ((train, validate, "trained on"), (validate, train, "validated")):
         gone = [name for name, less, more in zip(names, missing, here, strict=True) if less == 0 and more > 0]
         if gone:
-            say(
-                f"  Warning: {_listed(gone)} will hardly be {there}. Another scenes.split.seed may share it out better."
-            )
+            say(f"  Warning: {listed(gone)} will hardly be {there}. Another scenes.split.seed may share it out better.")
 
 
 def _described(parts: Sequence[Part]) -> str:
@@ -190,16 +188,10 @@ def _described(parts: Sequence[Part]) -> str:
     groups = list(dict.fromkeys(part.ref.group for part in parts if part.ref.group is not None))
     whole = all(part.window == part.info.window for part in parts)
     windows = "" if whole else f"{counted(len(parts), 'window')} of "
-    of = f" of {_listed(groups)}" if groups else ""
+    of = f" of {listed(groups)}" if groups else ""
     pixels = sum(part.window.area for part in parts)
     return f"{windows}{counted(len(images), 'scene')}{of} ({_megapixels(pixels)})"
 
 
 def _megapixels(pixels: int) -> str:
     return f"{pixels / 1e6:.{1 if pixels >= 1e6 else 3}f} Mpx"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMES]) + (
-        f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    )

@@ -19,7 +19,7 @@ def make_request(tiny_bundle: Path) -> MakeRequest:
     """A function (folder, images, **changes) that makes a request for the inline engine."""
 
     def make(folder: Path, images: dict[str, str], labels: dict[str, str] | None = None, **changes: Any) -> Request:
-        inference = {"engine": "inline", "core": 64, **changes.pop("inference", {})}
+        inference = Inference.model_validate({"engine": "inline", "core": 64, **changes.pop("inference", {})})
         known: dict[str, Any] = {
             "name": "test",
             "folder": RunFolder(folder),
@@ -28,10 +28,10 @@ def make_request(tiny_bundle: Path) -> MakeRequest:
             "bands": None,
             "nodata": None,
             "label_map": None,
-            "inference": Inference.model_validate(inference),
+            "inference": inference,
             "address": "auto",
             "overwrite": False,
-            "config": {},
+            "config": {"inference": inference.model_dump(mode="json")},
         }
         return Request(**(known | changes))
 

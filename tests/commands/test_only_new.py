@@ -127,15 +127,37 @@ def repair(site: Site) -> None:
 NIGHTS = (grow, change, shrink, repair)
 
 
+def test_what_is_to_be_mapped_is_named_with_the_reason(site: Site, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    site.write("a", 1)
+    site.write("b", 2)
+    (site.images / "empty.tif").touch()
+    code, said = site.run(out)
+    assert code == 3
+    assert "New: a, b\nCannot be mapped: empty\n" in said
+    for file in (out / "masks").glob("a.*"):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    (site.images / "empty.tif").unlink()
+    code, said = site.run(out)
+    assert code == 0
+    assert "1 of 2 scenes to be mapped again, as their class masks have gone: a\n" in said
+    run = last_run(out)
+    assert (run["changed"], run["skipped"]) == ("1", "1")
+    assert "vanished" not in run  # what never had a class mask
+
+
 def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, files_in: FilesIn) -> None:
     out = tmp_path / "run"
     code, said = site.run(out)
     assert code == 0, said
-    assert "nothing new, 0 scenes" in said  # an empty folder is none of a schedule's errors
+    assert "nothing new, no scene is listed" in said  # an empty folder is none of a schedule's errors
     assert not (out / ".lock").exists()
 
     grow(site)
-    assert site.run(out)[0] == 0
+    code, said = site.run(out)
+    assert code == 0
+    assert "New: a, b\n" in said
+    assert f"Class masks: {out / 'masks'}\n" in said
     assert last_run(out) | {"started": "", "ended": ""} == {"number": "2", "started": "", "ended": "", "new": "2"}
     first = files_in(out / "masks")
     code, said = site.run(out)
@@ -146,7 +168,7 @@ def test_a_folder_that_grows_changes_and_shrinks(site: Site, tmp_path: Path, fil
     change(site)
     code, said = site.run(out)
     assert code == 0
-    assert "1 of 2 scenes mapped again: their files have changed" in said
+    assert "1 of 2 scenes to be mapped again, as their files have changed: b" in said
     assert statuses(out) == {"a": "mapped", "b": "mapped", "north_a": "mapped"}
     second = files_in(out / "masks")
     unchanged = {name: content for name, content in first.items() if name.startswith("a")}
@@ -384,7 +406,7 @@ def test_another_model_or_other_settings_map_all_again_and_it_is_said_before(
     gone.unlink()
     code, said = site.run(out, "--halo", "8")
     assert code == 0
-    assert "1 of 2 scenes mapped again: they differ in core, halo or block size" in said
+    assert "1 of 2 scenes to be mapped again, as they differ in core, halo or block size: " in said
     assert said.index("mapped again") < said.index("1/1 blocks")
     shutil.copytree(tiny_bundle, tmp_path / "other")
     card = json.loads((tiny_bundle / "segbatch.json").read_text())
@@ -392,12 +414,12 @@ def test_another_model_or_other_settings_map_all_again_and_it_is_said_before(
     site.bundle = tmp_path / "other"
     code, said = site.run(out, "--halo", "8")
     assert code == 0
-    assert "1 of 2 scenes mapped again: they differ in the bundle" in said
+    assert "1 of 2 scenes to be mapped again, as they differ in the bundle: " in said
     bundles = {row["scene"]: row["bundle"] for row in table(out / "index.csv")}
     assert bundles["a"] != bundles["b"]
     # What comes back is not what the new model would make of it.
     site.write("b", 2)
-    assert "1 of 2 scenes mapped again" in site.run(out, "--halo", "8")[1]
+    assert "1 of 2 scenes to be mapped again" in site.run(out, "--halo", "8")[1]
     renamed = {**card, "classes": [{**item, "name": f"{item['name']}s"} for item in card["classes"]]}
     (tmp_path / "other" / "segbatch.json").write_text(json.dumps(renamed))
     code, said = site.run(out, "--halo", "8")

@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, precision_recall_fscore_support
 
 from segbatch.classes import ClassTable, LabelMap
@@ -45,6 +46,24 @@ def scenes(tmp_path: Path, make_raster: MakeRaster, paint: Paint) -> dict[str, s
         "small": make_raster(tmp_path / "small.png", paint(21, 9, 2)),
         "mapped": make_raster(tmp_path / "mapped.tif", mapped, crs="EPSG:32633", transform=AT, nodata=0),
     }
+
+
+def test_an_alpha_band_that_the_model_takes_as_data_is_named(
+    tmp_path: Path,
+    make_raster: MakeRaster,
+    paint: Paint,
+    make_request: MakeRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = paint(70, 90, 1)
+    image = make_raster(tmp_path / "a.tif", values, photometric="minisblack", crs="EPSG:32633", transform=AT)
+    with rasterio.open(image, "r+") as file:
+        file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.alpha]
+    predict(make_request(tmp_path / "told", {"a": image}))
+    assert "takes 3 bands, so band 3, which is tagged alpha, is read as one" in capsys.readouterr().err
+    predict(make_request(tmp_path / "asked", {"a": image}, bands=[1, 2, 3]))
+    assert "alpha" not in capsys.readouterr().err
+    np.testing.assert_array_equal(class_mask(tmp_path / "told", "a"), class_mask(tmp_path / "asked", "a"))
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

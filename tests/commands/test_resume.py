@@ -145,20 +145,23 @@ def test_a_kill_while_lost_masks_are_made_again_loses_no_block(
     assert files_in(tmp_path / "run" / "masks") == expected
 
 
-def test_other_formats_can_be_asked_for_later(
+def test_more_formats_can_be_asked_for_later_and_none_is_thrown_away(
     tmp_path: Path, images: dict[str, str], make_request: MakeRequest, files_in: FilesIn
 ) -> None:
     def names() -> list[str]:
         return sorted(path.name for path in (tmp_path / "run" / "masks").iterdir() if path.suffix != ".xml")
 
-    def run(*formats: str) -> None:
-        predict(make_request(tmp_path / "run", images, inference={"format": list(formats)}))
+    def run(*formats: str, **more: Any) -> None:
+        predict(make_request(tmp_path / "run", images, inference={"format": list(formats)}, **more))
 
     run("cog", "zarr")
     both = files_in(tmp_path / "run" / "masks")
-    run("cog")
+    with pytest.raises(InputError, match=r"run holds class masks as cog and zarr\. Say --format cog,zarr, choose"):
+        run("cog")
+    assert files_in(tmp_path / "run" / "masks") == both
+    run("cog", overwrite=True)
     assert names() == ["more.tif", "one.tif"]
-    run("cog", "zarr")
+    run("zarr", "cog")
     assert files_in(tmp_path / "run" / "masks") == both
 
 
