@@ -131,13 +131,17 @@ def open_request(request: Request, set_aside: dict[str, str] | None = None) -> O
 
 def _tell_alpha(card: Card, scenes: Sequence[OpenScene]) -> None:
     """Say where a model takes as data what a file calls alpha: of near infrared that is right, of a mask it is not."""
-    found = [scene for scene in scenes if scene.info.alpha in scene.bands]
+    found = {
+        scene.ref.id: name
+        for scene in scenes
+        for band, name in zip(scene.bands, card.band_names, strict=True)
+        if band == scene.info.alpha
+    }
     if found:
-        band = found[0].info.alpha
-        name = card.band_names[found[0].bands.index(band)] if band else ""
+        name = next(iter(found.values()))
         say(
-            f"Warning: the model takes {len(card.band_names)} bands, so band {band}, which is tagged alpha, is read as "
-            f"{name or 'one of them'} and hides no pixel: {listed([scene.ref.id for scene in found])}",
+            f"Warning: the model takes {len(card.band_names)} bands, so a band that is tagged alpha is read as "
+            f"{name or 'one of them'} and hides no pixel: {listed(list(found))}",
             "warning",
         )
 

@@ -60,7 +60,7 @@ def test_an_alpha_band_that_the_model_takes_as_data_is_named(
     with rasterio.open(image, "r+") as file:
         file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.alpha]
     predict(make_request(tmp_path / "told", {"a": image}))
-    assert "takes 3 bands, so band 3, which is tagged alpha, is read as one" in capsys.readouterr().err
+    assert "takes 3 bands, so a band that is tagged alpha is read as " in capsys.readouterr().err
     predict(make_request(tmp_path / "asked", {"a": image}, bands=[1, 2, 3]))
     assert "alpha" not in capsys.readouterr().err
     np.testing.assert_array_equal(class_mask(tmp_path / "told", "a"), class_mask(tmp_path / "asked", "a"))
