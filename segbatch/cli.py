@@ -301,6 +301,7 @@ def evaluate(
     ] = None,
     engine: Engine = None,
     address: Address = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of other files.")] = False,
 ) -> None:  # fmt: skip
     """Compare class masks with labels: per-class IoU and more."""
     from segbatch.commands.evaluate import evaluate as command
@@ -316,6 +317,7 @@ def evaluate(
         label_map=label_map,
         engine=engine or "ray",
         address=address or "auto",
+        overwrite=overwrite,
     )
     raise typer.Exit(show(document, out))
 

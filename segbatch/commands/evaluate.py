@@ -16,7 +16,8 @@ from segbatch.commands.scenes import check_all
 from segbatch.errors import InputError, SegbatchError
 from segbatch.geometry import BlockGrid, Lattice, Window
 from segbatch.inference.ledger import LedgerRow, LedgerWriter
-from segbatch.masks.describe import describe_mask, read_mask
+from segbatch.masks.describe import check_ids, describe_mask, read_mask
+from segbatch.redaction import redact
 from segbatch.runtime import ray_session
 from segbatch.scenes import LabelReader, SceneInfo, SceneRef, check_label
 from segbatch.scenes.catalog import resolve, stem, with_unique_ids
@@ -50,8 +51,9 @@ def evaluate(
     label_map: LabelMap | None,
     engine: Literal["ray", "inline"],
     address: str,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Compare class masks with labels and write a report. An earlier evaluation in the folder is replaced.
+    """Compare class masks with labels and write a report. An earlier evaluation of the same files is done again.
 
     Args:
         predictions: Class masks: TIFFs and other rasters, or Zarr stores of segbatch.
@@ -61,12 +63,13 @@ def evaluate(
         label_map: From what labels hold to class ids; None where nothing was said of them.
         engine: ray or inline.
         address: Of the Ray cluster.
+        overwrite: Throw an evaluation of other files away that the folder holds.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        InputError: Bad input.
+        InputError: Bad input, or the folder holds something else.
     """
     if len(predictions) != len(labels):
         raise InputError(f"{len(predictions)} class masks but {len(labels)} labels: give as many, in the same order.")
@@ -78,16 +81,43 @@ def evaluate(
             for mask, label in zip(predictions, labels, strict=True)
         ]
     )
-    infos = check_all(partial(_check, label_map=values), refs)
+    infos = _check_all(refs, table, values, has_file=classes is not None)
     folder.create()
     with hold(folder):
-        return _evaluate(folder, predictions, labels, refs, infos, table, values, engine, address)
+        _claim(folder, refs, overwrite)
+        return _evaluate(folder, refs, infos, table, values, engine, address)
+
+
+def _claim(folder: RunFolder, refs: Sequence[SceneRef], overwrite: bool) -> None:
+    """Make sure that the folder is free, or holds an evaluation of these files or one that may be thrown away.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    content = folder.read()
+    if any(content.get(step) for step in ("mapping", "training", "tune")):
+        raise InputError(f"{folder.path} holds a run. Choose another folder for the evaluation.")
+    folder.refuse_foreign()
+    known = content.get("evaluation")
+    if known and not overwrite and _pairs(known["predictions"], known["labels"]) != _pairs(*_files(refs)):
+        raise InputError(
+            f"{folder.path} holds an evaluation of other class masks or labels. Choose another output folder, or give "
+            "--overwrite to throw it away."
+        )
+
+
+def _files(refs: Sequence[SceneRef]) -> tuple[list[str], list[str]]:
+    """Class masks and labels."""
+    return [ref.image for ref in refs], [str(ref.label) for ref in refs]
+
+
+def _pairs(masks: Sequence[str], labels: Sequence[str]) -> set[tuple[str, ...]]:
+    """What is compared with what, as run.json has it."""
+    return {tuple(redact(resolve(path, ".")) for path in pair) for pair in zip(masks, labels, strict=True)}
 
 
 def _evaluate(
     folder: RunFolder,
-    predictions: Sequence[str],
-    labels: Sequence[str],
     refs: Sequence[SceneRef],
     infos: Sequence[SceneInfo],
     table: ClassTable,
@@ -95,16 +125,13 @@ def _evaluate(
     engine: str,
     address: str,
 ) -> dict[str, Any]:
-    content = folder.read()
-    if content.get("mapping") or content.get("training"):
-        raise InputError(f"{folder.path} holds a run. Choose another folder for the evaluation.")
-    folder.refuse_foreign()
-    folder.update(evaluation={"predictions": list(predictions), "labels": list(labels)})
+    masks, labels = _files(refs)
+    folder.update(evaluation={"predictions": masks, "labels": labels})
     remove_folder(folder.ledger)  # or not at all: rows that stay would count
     remove_tree(folder.report)
     grids = [BlockGrid(Lattice(info.width, info.height, _SIDE, _SIDE, 0), 1, 1) for info in infos]
     RunRecord(
-        name="evaluation",
+        name=f"evaluation {folder.path.absolute().name}",
         classes=table,
         label_map=values,
         scenes=tuple(
@@ -166,8 +193,62 @@ def _read_classes(path: str) -> ClassTable:
     return classes
 
 
-def _check(ref: SceneRef, label_map: LabelMap) -> SceneInfo:
-    info, _ = describe_mask(ref.image)
+def _check_all(refs: Sequence[SceneRef], table: ClassTable, label_map: LabelMap, has_file: bool) -> list[SceneInfo]:
+    """Open all class masks and labels.
+
+    Args:
+        refs: The class masks (as images) and their labels.
+        table: The class table.
+        label_map: From what labels hold to class ids.
+        has_file: Whether both are of a file that was given; else of the first class mask.
+
+    Raises:
+        InputError: A line for each problem.
+    """
+    source = "the file of --classes" if has_file else redact(refs[0].image)
+
+    def check(ref: SceneRef) -> SceneInfo:
+        info, own = describe_mask(ref.image)
+        if own is not None:
+            _check_order(ref.image, own, table, source)
+        return _check(ref, info, label_map)
+
+    try:
+        return check_all(check, refs)
+    except InputError as error:
+        if "label_values" not in str(error):  # which is no option of the command line
+            raise
+        where = "the file of --classes" if has_file else "a YAML file with the classes: --classes FILE"
+        raise InputError(f"{error}\nlabel_values go into {where}.") from error
+
+
+def _check_order(mask: str, own: ClassTable, table: ClassTable, source: str) -> None:
+    """Refuse a class mask in which a name stands for another id. Names that only one table has may be translations.
+
+    Args:
+        mask: The class mask.
+        own: Its own class table.
+        table: The one that counts.
+        source: Where that is from.
+
+    Raises:
+        InputError: There is such a name.
+    """
+    moved = [
+        (index, table.names.index(name))
+        for index, name in enumerate(own.names)
+        if name in table.names and table.names.index(name) != index
+    ]
+    if moved:
+        number = min(moved[0])  # which both tables have
+        raise InputError(
+            f"Class {number} of the class mask {mask} is {own.names[number]!r}, but {source} calls it "
+            f"{table.names[number]!r}: list the classes in the mask's order, which segbatch info shows."
+        )
+
+
+def _check(ref: SceneRef, info: SceneInfo, label_map: LabelMap) -> SceneInfo:
+    """Refuse a class mask that is none, or does not go with its label."""
     if len(info.data_bands) != 1:
         raise InputError(f"{ref.image} has {len(info.data_bands)} bands; a class mask has one.")
     if "float" in info.dtype:
@@ -177,8 +258,8 @@ def _check(ref: SceneRef, label_map: LabelMap) -> SceneInfo:
             f"{ref.image} says that {info.nodata:g} is nodata, but it is a class id too: those pixels would not "
             "count. Class ids begin at 0, and nodata is 255."
         )
+    check_ids(ref.image, label_map.num_classes)
     assert ref.label is not None
-    warning = check_label(info, ref.label, label_map)
-    if warning:
+    if warning := check_label(info, ref.label, label_map):
         say(warning)
     return info

@@ -1,15 +1,19 @@
-"""What a scene, a bundle, a class mask or a run is."""
+"""What a scene, a bundle, a class mask, a run or a configuration is."""
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from segbatch.commands.cost import cost_facts
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
+from segbatch.commands.look import look
 from segbatch.commands.progress import halo_sentence
 from segbatch.commands.record import RunRecord
 from segbatch.commands.scenes import describe
+from segbatch.config import read_yaml
 from segbatch.errors import InputError
 from segbatch.inference.tally import tally_ledger
 from segbatch.masks import read_cog_classes
@@ -44,12 +48,18 @@ def inform(path: str) -> Lines:
         return [("what", "class mask (Zarr)"), *_scene(info)[1:], ("classes", names)]
     if found.is_dir():
         raise InputError(f"{path} is neither a run nor a bundle nor a class mask.")
-    return _raster(path)
+    return _configuration(path) if found.suffix in (".yaml", ".yml") else _raster(path)
 
 
 def _raster(path: str) -> Lines:
     lines, table = _scene(describe(path, None)), read_cog_classes(path)
-    return [*lines, ("classes", ", ".join(table.names))] if table else lines
+    return [("what", "class mask"), *lines[1:], ("classes", ", ".join(table.names))] if table else lines
+
+
+def _configuration(path: str) -> Lines:
+    told = {key: str(value) for key, value in read_yaml(path).items() if key in ("name", "output")}
+    next_step = f"segbatch plan {shlex.quote(path)} says what a run would do and cost"
+    return [("what", "configuration"), *told.items(), ("next", next_step)]
 
 
 def _scene(info: SceneInfo) -> Lines:
@@ -105,16 +115,17 @@ def _run(path: Path) -> Lines:
     folder = RunFolder(path)
     content = folder.read()
     training, mapping = content.get("training") or {}, content.get("mapping") or {}
-    lines = [("what", "run"), ("name", str(content.get("name", "-")))]
+    what = "evaluation" if content.get("evaluation") else "run"
+    lines = [("what", what), ("name", str(content.get("name") or path.absolute().name))]
     if training:
         epochs = len(training.get("history", ()))
-        lines.append(("training", training["state"] + (f", {epochs} epochs" if epochs else "")))
+        lines.append(("training", _state(folder, training) + (f", {epochs} epochs" if epochs else "")))
     if tuned := content.get("tune"):
         found = tuned.get("best")
         best = f", {len(tuned['trials'])} trials, the best is trial {found['trial']}" if found else ""
-        lines.append(("tuning", tuned["state"] + best))
+        lines.append(("tuning", _state(folder, tuned) + best))
     if mapping:
-        lines.append(("mapping", mapping["state"]))
+        lines.append(("mapping", _state(folder, mapping)))
         lines += [("blocks", _blocks(folder))] if RunRecord.is_in(folder) else []
     lines += cost_facts(content["cost"]) if content.get("cost") else []
     lines += _schedule(Index.load(folder)) if Index.is_in(folder) else []
@@ -125,6 +136,11 @@ def _run(path: Path) -> Lines:
             lines.append(("miou", f"{document['miou']:.4f}"))
         lines.append(("report", str(folder.report / "report.html")))
     return lines
+
+
+def _state(folder: RunFolder, section: dict[str, Any]) -> str:
+    """The state of a part of a run. run.json says that it is running also where its command was killed."""
+    return look(folder).state if section["state"] == "running" else str(section["state"])
 
 
 def _blocks(folder: RunFolder) -> str:

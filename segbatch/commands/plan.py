@@ -7,13 +7,13 @@ from segbatch.classes import LabelMap
 from segbatch.commands.choose import Choice, OpenScene, choose
 from segbatch.commands.progress import listed, say
 from segbatch.commands.request import Request
-from segbatch.commands.scenes import attempt_all, check_all, describe
+from segbatch.commands.scenes import attempt_all, check_all, describe, fit_label
 from segbatch.commands.workers import planned_workers
 from segbatch.errors import InputError
 from segbatch.inference.plan import ScenePlan, check_sizes, plan_scene
 from segbatch.models.backends import is_installed, missing
 from segbatch.models.card import Card, read_card
-from segbatch.scenes import SceneRef, check_label
+from segbatch.scenes import SceneRef
 from segbatch.scenes.aoi import aoi_in_pixels, read_aoi
 
 
@@ -107,9 +107,7 @@ def open_request(request: Request, set_aside: dict[str, str] | None = None) -> O
         info = describe(ref.image, request.nodata)
         bands = card.select_bands(info, request.bands)
         if ref.label is not None:
-            warning = check_label(info, ref.label, label_map)
-            if warning:
-                say(warning)
+            fit_label(info, ref.label, label_map)
         return OpenScene(ref, info, bands, None if aoi is None else aoi_in_pixels(aoi, info))
 
     if set_aside is None:

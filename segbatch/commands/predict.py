@@ -201,7 +201,7 @@ def map_scenes(
 
 
 def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None:
-    state = "failed" if document["failed"] else "done"
+    state = "failed" if document["failed"] or document["unfinished"] else "done"
     folder.update(mapping={**folder.read()["mapping"], "state": state, **more})
 
 

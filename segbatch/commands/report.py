@@ -13,6 +13,7 @@ from segbatch.commands.course import read_course
 from segbatch.commands.folder import RunFolder
 from segbatch.commands.index import Index
 from segbatch.commands.lock import hold
+from segbatch.commands.progress import counted
 from segbatch.commands.record import RunRecord, SceneRecord
 from segbatch.commands.samples import read_samples
 from segbatch.inference.tally import SceneTally, tally_ledger
@@ -69,7 +70,7 @@ def report(folder: RunFolder, refs: Iterable[SceneRef] = ()) -> dict[str, Any]:
         return _result(folder.path, _readable(scene, given.get(scene.id)), tallies[scene.id])
 
     scenes = tuple(ask_ahead(result, record.scenes, is_far=is_remote(folder.path)))
-    mapped = [scene for scene, result in zip(record.scenes, scenes, strict=True) if result.error is None]
+    mapped = [scene for scene, result in zip(record.scenes, scenes, strict=True) if result.is_whole]
     cost = run_cost(folder, mapped)
     if cost is not None:
         folder.update(cost=cost)
@@ -111,24 +112,25 @@ def _readable(scene: SceneRecord, ref: SceneRef | None) -> SceneRecord:
 
 
 def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
-    """What is known of a scene; one that is not whole has failed and says why."""
+    """What is known of a scene; of one that has failed, or is not finished, also why."""
     elsewhere = is_url(scene.mask) or scene.mask.startswith("/vsi")
     mask = scene.mask if elsewhere else str(run / scene.mask)  # an absolute path stays what it is
-    error = tally.error
+    error, left = tally.error, None
     if error is not None:
         if scene.blocks > 1:
             error = f"{error} ({len(tally.errors)} of {scene.blocks} blocks failed)"
     elif not tally.is_whole:
-        left = scene.blocks - np.count_nonzero(tally.done)
-        error = f"{left} of {scene.blocks} blocks are still to do: run the command again."
-    elif not elsewhere and not place(mask).exists():
-        error = f"{mask} was not written: run the command again."
+        todo = scene.blocks - np.count_nonzero(tally.done)
+        left = f"{todo} of {counted(scene.blocks, 'block')} still to do"
+    elif scene.image is not None and not elsewhere and not place(mask).exists():
+        left = f"{mask} was not written"
+    is_whole = error is None and left is None
     return SceneResult(
         id=scene.id,
         group=scene.group,
         image=scene.image,
         label=scene.label,
-        mask=None if error else mask,
+        mask=mask if is_whole else None,
         width=scene.width,
         height=scene.height,
         pixel_area_m2=scene.pixel_area_m2,
@@ -136,6 +138,9 @@ def _result(run: Path, scene: SceneRecord, tally: SceneTally) -> SceneResult:
         class_pixels=tuple(tally.class_pixels.tolist()),
         nodata_pixels=tally.nodata_pixels,
         ignored_pixels=tally.ignored_pixels,
-        confusion=tally.confusion if scene.label is not None and error is None else None,
+        confusion=tally.confusion if scene.label is not None and is_whole else None,
         error=error,
+        left=left,
+        # Of an evaluation, whose masks are given, also where it has failed.
+        shown_mask=scene.mask if is_whole or scene.image is None else None,
     )

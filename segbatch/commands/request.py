@@ -1,5 +1,7 @@
 """What a mapping is asked to do: from a configuration, or from the words on the command line."""
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from segbatch.inference.settings import Product
 from segbatch.models.card import Card, read_card
 from segbatch.scenes import SceneRef
 from segbatch.scenes.catalog import list_scenes, name_of, resolve
+
+_PLACEHOLDER = re.compile(r"\{\w*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,12 @@ def with_labels(refs: Sequence[SceneRef], labels: Sequence[str]) -> list[SceneRe
     """Pair scenes with labels given in the same order, or with one that has ``{name}`` for the image's name.
 
     Raises:
-        InputError: There are not as many labels as scenes.
+        InputError: There are not as many labels as scenes, or nothing stands for what is in braces.
     """
+    for label in labels:
+        unknown = [found for found in _PLACEHOLDER.findall(label) if found != "{name}"]
+        if unknown and not os.path.exists(label):
+            raise InputError(f"--label {label}: nothing stands for {unknown[0]}. Write {{name}} for the image's name.")
     if len(labels) == 1 and "{name}" in labels[0]:
         labels = [labels[0].replace("{name}", name_of(ref.image)) for ref in refs]
     if labels and len(labels) != len(refs):

@@ -3,18 +3,20 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from segbatch.classes import LabelMap
 from segbatch.commands.progress import say
 from segbatch.config import Role, RunConfig
 from segbatch.errors import InputError, explain
+from segbatch.redaction import redact
 from segbatch.scenes import SceneInfo, SceneRef, check_label, open_scene
 from segbatch.scenes.atlas import Part
 from segbatch.scenes.catalog import list_scenes
 
 _THREADS = 16
 _MOST_PROBLEMS = 8
+_MOST_NAMES = 8
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
@@ -26,17 +28,22 @@ def describe(uri: str, nodata: float | None) -> SceneInfo:
         return reader.info
 
 
+def _itself(thing: Any) -> SceneRef:
+    ref: SceneRef = thing
+    return ref
+
+
 def attempt_all(
     check: Callable[[_Thing], _Result],
     things: Sequence[_Thing],
-    image: Callable[[_Thing], str] = attrgetter("image"),
+    scene: Callable[[_Thing], SceneRef] = _itself,
 ) -> list[_Result | InputError]:
     """Call ``check`` on each thing, such as a scene; its result, or what is wrong with the thing.
 
     Args:
         check: Refuses a thing with an error. One of a library is the thing's fault, too: others may be fine.
         things: Scenes, or what has one.
-        image: The scene of a thing, to name it.
+        scene: The scene of a thing, to name it.
     """
 
     def attempt(thing: _Thing) -> _Result | InputError:
@@ -45,7 +52,7 @@ def attempt_all(
         except InputError as error:
             return error
         except Exception as error:
-            problem = InputError(explain(error, f"{image(thing)} cannot be read"))
+            problem = InputError(explain(error, f"{scene(thing).image} cannot be read"))
             problem.__cause__ = error  # for --debug
             return problem
 
@@ -56,21 +63,53 @@ def attempt_all(
 def check_all(
     check: Callable[[_Thing], _Result],
     things: Sequence[_Thing],
-    image: Callable[[_Thing], str] = attrgetter("image"),
+    scene: Callable[[_Thing], SceneRef] = _itself,
 ) -> list[_Result]:
     """Call ``check`` on each thing, such as a scene, and report all problems at once; see `attempt_all`.
 
     Raises:
-        InputError: A line for each that does not pass.
+        InputError: A line for each problem; those who share it are named in its line.
     """
-    results = attempt_all(check, things, image)
-    problems = [result for result in results if isinstance(result, InputError)]
+    results = attempt_all(check, things, scene)
+    found = [(scene(thing), result) for thing, result in zip(things, results, strict=True)]
+    problems = [(ref, result) for ref, result in found if isinstance(result, InputError)]
     if problems:
-        lines = [str(problem) for problem in problems]
+        lines = _shared_lines([(ref, str(problem)) for ref, problem in problems])
         if len(lines) > _MOST_PROBLEMS:
             lines[_MOST_PROBLEMS:] = [f"... and {len(lines) - _MOST_PROBLEMS} more."]
-        raise InputError("\n".join(lines)) from problems[0]
+        raise InputError("\n".join(lines)) from problems[0][1]
     return [result for result in results if not isinstance(result, InputError)]
+
+
+def _shared_lines(problems: Sequence[tuple[SceneRef, str]]) -> list[str]:
+    """A line for each problem, once for all scenes of which the same is said but for their files' names."""
+    alike: defaultdict[str, list[tuple[SceneRef, str]]] = defaultdict(list)
+    for ref, line in problems:
+        alike[_without_files(line, ref)].append((ref, line))
+    lines = []
+    for (_, line), *others in alike.values():
+        names = [ref.id for ref, _ in others[:_MOST_NAMES]]
+        more = f" and {len(others) - _MOST_NAMES} more" if len(others) > _MOST_NAMES else ""
+        lines.append(f"{line} (The same goes for {', '.join(names)}{more}.)" if names else line)
+    return lines
+
+
+def _without_files(line: str, ref: SceneRef) -> str:
+    for file in sorted(filter(None, (ref.image, ref.label)), key=len, reverse=True):
+        line = line.replace(redact(file), "")
+    return line
+
+
+def fit_label(info: SceneInfo, label: str, label_map: LabelMap) -> None:
+    """Refuse a label that is none of its image, and say what users should know of one that is.
+
+    Raises:
+        InputError: Says what does not fit.
+    """
+    if label == info.uri:
+        raise InputError(f"The label of {label} is the image itself: name the file that holds its classes.")
+    if warning := check_label(info, label, label_map):
+        say(warning)
 
 
 def open_role(config: RunConfig, role: Role) -> list[Part]:
@@ -90,15 +129,13 @@ def open_role(config: RunConfig, role: Role) -> list[Part]:
             ref.crop(info.width, info.height)
         info.select_bands(config.scenes.bands)
         if label is not None:
-            warning = check_label(info, label, label_map)
-            if warning:
-                say(warning)
+            fit_label(info, label, label_map)
         return info
 
     parts: defaultdict[tuple[str, str | None], list[SceneRef]] = defaultdict(list)
     for ref in refs:
         parts[ref.image, ref.label].append(ref)
-    infos = dict(zip(parts, check_all(check, list(parts.values()), lambda same: same[0].image), strict=True))
+    infos = dict(zip(parts, check_all(check, list(parts.values()), lambda same: same[0]), strict=True))
     return [Part(ref, infos[ref.image, ref.label]) for ref in refs]
 
 

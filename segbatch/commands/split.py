@@ -140,7 +140,7 @@ def label_counter(
         with LabelReader(part.ref.label, label_map, part.info) as label:
             return label.thumbnail(side)
 
-    shrunken = check_all(look, distinct, lambda part: part.ref.image)
+    shrunken = check_all(look, distinct, lambda part: part.ref)
     looks = {(part.ref.image, part.ref.label): ids for part, ids in zip(distinct, shrunken, strict=True)}
 
     def count(part: Part, windows: Sequence[Window]) -> NDArray[np.float64]:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 from segbatch.commands.course import Course, Row
 from segbatch.inference.ledger import LedgerRow
 
-State = Literal["running", "waiting for its first block", "stopped", "done", "failed"]
-"""stopped: nobody is at it, and it is not done: it was interrupted, killed, or ended with an error."""
+State = Literal["running", "waiting for its first block", "waiting for its next block", "stopped", "done", "failed"]
+"""waiting for its next block: it goes on where an earlier command has stopped, and has not done a block itself yet.
+stopped: nobody is at it, and it is not done: it was interrupted, killed, or ended with an error."""
 
 _SPANS = (300.0, 3600.0)
 """Seconds before now that a speed is taken from: the second where the first has too few blocks."""
@@ -204,8 +205,11 @@ def run_state(
         begun: Whether a mapping is going on.
     """
     if is_alive:
-        is_first = begun and (latest is None or (since is not None and latest < since))
-        return "waiting for its first block" if is_first else "running"
+        if not begun:
+            return "running"
+        if latest is None:
+            return "waiting for its first block"
+        return "waiting for its next block" if since is not None and latest < since else "running"
     found = [state for state in sections.values() if state]
     if is_alive is False or "running" in found or not found:
         return "stopped"

@@ -29,7 +29,7 @@ def status_lines(found: Status) -> Lines:
     if found.training is not None:
         lines += _training_lines(found.training, found.training_state == "running" and found.is_held)
     if found.mapping is not None:
-        lines += _mapping_lines(found.mapping, found.is_next, found.state)
+        lines += _mapping_lines(found.mapping, found.is_next, found.state, found.is_held)
     if found.at_work:
         lines.append(("at work", found.at_work))
     if found.age is not None and found.state != "done":
@@ -64,7 +64,7 @@ def _training_lines(training: TrainingStanding, is_running: bool) -> Lines:
     return [*lines, ("", ", ".join(figures))] if figures else lines
 
 
-def _mapping_lines(mapping: MappingStanding, is_next: bool, state: State) -> Lines:
+def _mapping_lines(mapping: MappingStanding, is_next: bool, state: State, is_held: bool) -> Lines:
     share = (mapping.done + mapping.failed) / max(1, mapping.blocks)
     text = f"{mapping.done} of {mapping.blocks} done ({share:.0%})"
     if mapping.failed:
@@ -73,7 +73,8 @@ def _mapping_lines(mapping: MappingStanding, is_next: bool, state: State) -> Lin
     if state == "running" and mapping.pixels_per_second is not None and mapping.seconds_left:
         speed = f"{mapping.pixels_per_second / 1e6:.2f} Mpx/s in the last minutes"
         lines.append(("speed", f"{speed}, {duration(mapping.seconds_left)} left"))
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in mapping.scenes.items() if count)
+    words = {"at_work": "at work" if is_held else "begun", "waiting": "waiting" if is_held else "not begun"}
+    counts = ", ".join(f"{count} {words.get(name, name)}" for name, count in mapping.scenes.items() if count)
     if sum(mapping.scenes.values()) > 1:
         lines.append(("new scenes" if is_next else "scenes", counts))
     else:

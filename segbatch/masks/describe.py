@@ -1,5 +1,6 @@
 """What a class mask is, whichever of the two files holds it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from segbatch.classes import NODATA, ClassTable
-from segbatch.errors import SceneReadError
+from segbatch.errors import InputError, SceneReadError
 from segbatch.geometry import Window
 from segbatch.masks.cog import read_cog_classes
 from segbatch.masks.shards import is_store, open_class_mask, open_group, read_classes, read_window
 from segbatch.scenes import SceneInfo, open_scene
+
+_QUICK_LOOK = 1024
+"""Side in pixels of the shrunken class mask that is searched for foreign values before work begins."""
 
 
 def describe_mask(path: str | Path) -> tuple[SceneInfo, ClassTable | None]:
@@ -58,14 +62,38 @@ def read_mask(path: str | Path, window: Window, num_classes: int) -> NDArray[np.
         with open_scene(str(path)) as reader:
             values, valid = reader.read(window, (1,))
         ids = np.where(valid, values[0], NODATA)
-    unknown = np.unique(ids[(ids != NODATA) & ((ids < 0) | (ids >= num_classes))])
-    if len(unknown):
-        listed = ", ".join(str(value) for value in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
-        raise SceneReadError(
-            f"Class mask {path} has values without a class: {listed}. Classes are 0 to {num_classes - 1}, nodata is "
-            f"{NODATA}."
-        )
+    if problem := _foreign_ids(path, ids, num_classes):
+        raise SceneReadError(problem)
     return ids.astype(np.uint8)
+
+
+def check_ids(path: str | Path, num_classes: int) -> None:
+    """Refuse a class mask of values that are no class ids, before work begins.
+
+    They are looked for on a shrunken copy, so a rare one may slip through; reading finds it later. In a store there are
+    none but what segbatch has written.
+
+    Raises:
+        InputError: There is such a value.
+    """
+    if is_store(path):
+        return
+    with open_scene(str(path)) as reader, suppress(SceneReadError):  # of a damaged mask the reading tells
+        values, valid = reader.thumbnail(_QUICK_LOOK, (1,))
+        if problem := _foreign_ids(path, values[0][valid], num_classes):
+            raise InputError(problem)
+
+
+def _foreign_ids(path: str | Path, ids: NDArray[Any], num_classes: int) -> str:
+    """What is wrong with ids that are neither a class's nor `NODATA`; empty where there are none."""
+    unknown = np.unique(ids[(ids != NODATA) & ((ids < 0) | (ids >= num_classes))])
+    if not len(unknown):
+        return ""
+    listed = ", ".join(str(value) for value in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+    return (
+        f"Class mask {path} has values without a class: {listed}. Classes are 0 to {num_classes - 1}, nodata is "
+        f"{NODATA}: list a class for each value, from 0 on, with --classes FILE."
+    )
 
 
 def _has_map(path: str | Path) -> bool:

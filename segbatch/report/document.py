@@ -22,7 +22,7 @@ POLICY = (
     "labelled scenes' pixels, the nodata share one of all mapped scenes' pixels.",
     "Pixels and areas by class are those of all mapped scenes, labelled or not. "
     "An area is null unless it is known for each of them.",
-    "Failed scenes count nowhere; they are listed by name.",
+    "Scenes that failed or are not finished count nowhere; they are listed by name.",
 )
 """How the figures are to be read, one statement an entry."""
 
@@ -34,7 +34,7 @@ def metrics_document(summary: RunSummary) -> dict[str, Any]:
         Plain data, strict JSON without NaN: figures that are not defined are None, and so are all metrics
         and the confusion matrix of a run without labelled scenes. Shares are of 1, areas in km2 and mm2.
     """
-    mapped = [scene for scene in summary.scenes if scene.error is None]
+    mapped = [scene for scene in summary.scenes if scene.is_whole]
     confusion = _pooled(mapped)
     metrics = compute_metrics(_matrix(confusion, summary))
     class_pixels = _class_pixels(mapped, len(summary.classes))
@@ -71,21 +71,28 @@ def metrics_document(summary: RunSummary) -> dict[str, Any]:
             for scene in summary.scenes
             if scene.error is not None
         ],
+        "unfinished": [
+            {"id": scene.id, "image": _shown(scene.image), "left": _shown(scene.left)}
+            for scene in summary.scenes
+            if scene.status == "unfinished"
+        ],
         **({} if summary.cost is None else {"cost": dict(summary.cost)}),
         "policy": " ".join(POLICY),
     }
 
 
 def _scene_row(scene: SceneResult, summary: RunSummary) -> dict[str, Any]:
-    mapped = [scene] if scene.error is None else []
+    mapped = [scene] if scene.is_whole else []
     metrics = compute_metrics(_matrix(_pooled(mapped), summary))
     counts = _counts(mapped)
     return {
         "id": scene.id,
         "group": scene.group,
         "image": _shown(scene.image),
+        "label": _shown(scene.label),
+        "mask": _shown(scene.shown_mask),
         "status": scene.status,
-        "error": _shown(scene.error),
+        "error": _shown(scene.error or scene.left),
         "miou": metrics.miou,
         "pixel_accuracy": metrics.pixel_accuracy,
         "iou": [figures.iou for figures in metrics.classes],
@@ -108,14 +115,15 @@ def _group_rows(summary: RunSummary) -> list[dict[str, Any]]:
         groups.setdefault(scene.group, []).append(scene)
     rows = []
     for name, members in groups.items() if set(groups) != {None} else ():
-        mapped = [scene for scene in members if scene.error is None]
+        mapped = [scene for scene in members if scene.is_whole]
         metrics = compute_metrics(_matrix(_pooled(mapped), summary))
         rows.append(
             {
                 "group": name,
                 "scenes": len(members),
                 "labelled": sum(scene.status == "done" for scene in members),
-                "failed": len(members) - len(mapped),
+                "failed": sum(scene.status == "failed" for scene in members),
+                "unfinished": sum(scene.status == "unfinished" for scene in members),
                 **_means(metrics),
                 "scene_mean": _scene_mean(mapped),
                 "iou": [figures.iou for figures in metrics.classes],

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from segbatch.report.charts import training_charts
 from segbatch.report.document import POLICY
 from segbatch.report.summary import RunSummary
-from segbatch.report.tables import area_field
+from segbatch.report.tables import SCENE_FILES, area_field, nothing_evaluated
 from segbatch.report.training import epoch_table, kept_epoch, training_facts
 
 MOST_PANELS = 24
@@ -20,7 +20,7 @@ MOST_SCENES = 200
 
 _NO_VALUE = "\u2013"
 _MOST_GROUPS = 200
-_MOST_FAILED = 50
+_MOST_LISTED = 50
 _MOST_MATRIX_CLASSES = 40
 _MOST_CLASS_COLUMNS = 8
 _MOST_EPOCHS = 200
@@ -73,8 +73,8 @@ def render_html(
         lstrip_blocks=True,
     )
     environment.filters.update(figure=figure, percent=percent, count=count, area=area, cell=cell, short=short)
-    scenes, failed = document["scenes"], document["failed"]
-    mapped = len(scenes) - len(failed)
+    scenes, failed, unfinished = document["scenes"], document["failed"], document["unfinished"]
+    mapped = len(scenes) - len(failed) - len(unfinished)
     rows = summary.training
     kept, schedule = kept_epoch(rows), summary.schedule
     kept_number = None if kept is None else kept["epoch"]
@@ -85,7 +85,10 @@ def render_html(
         labelled=document["confusion"] is not None,
         num_mapped=mapped,
         num_labelled=sum(scene["status"] == "done" for scene in scenes),
-        failed=failed[:_MOST_FAILED],
+        failed=failed[:_MOST_LISTED],
+        unfinished=unfinished[:_MOST_LISTED],
+        nothing_evaluated=nothing_evaluated(document),
+        files=[name for name in SCENE_FILES if any(scene[name] is not None for scene in scenes)],
         area_field=area_field(document),
         matrix=_matrix(document["confusion"]),
         class_columns=len(document["classes"]) <= _MOST_CLASS_COLUMNS,

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from segbatch.classes import ClassTable
 
-Status = Literal["done", "failed", "unlabelled"]
+Status = Literal["done", "failed", "unfinished", "unlabelled"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SceneResult:
-    """Counts of one scene. Those of a failed scene are not used.
+    """Counts of one scene. Those of a scene that failed, or is not finished, are not used.
 
     Args:
         id: Unique in the run and safe as a file name.
         group: What the scene belongs to (a patient, an animal, a flight), or None.
         image: Path or URL, or None where only a class mask was given.
         label: Path or URL of the label, or None.
-        mask: Path of the class mask (COG or Zarr), or None if the scene failed.
+        mask: Path of the class mask (COG or Zarr), or None if there is none.
         width: Columns.
         height: Rows.
         pixel_area_m2: Square metres a pixel for scenes with a projected CRS, or None.
@@ -31,9 +31,11 @@ class SceneResult:
         ignored_pixels: Valid pixels whose label is ignored; 0 without a label.
         confusion: int64 (classes, classes), rows = label, columns = prediction; None without a label.
         error: Why the scene failed, or None.
+        left: What of the scene is still to do, or None; nothing has gone wrong then, but the run was stopped.
+        shown_mask: The class mask as the report names it: one of the run's own by its place in the run's folder.
 
     Raises:
-        ValueError: The counts of a scene that did not fail do not add up: a part of it is missing.
+        ValueError: The counts of a scene that is whole do not add up: a part of it is missing.
     """
 
     id: str
@@ -50,9 +52,11 @@ class SceneResult:
     ignored_pixels: int
     confusion: NDArray[np.int64] | None
     error: str | None
+    left: str | None = None
+    shown_mask: str | None = None
 
     def __post_init__(self) -> None:
-        if self.error is not None:
+        if not self.is_whole:
             return
         valid, size = sum(self.class_pixels), self.width * self.height
         if valid + self.nodata_pixels != size:
@@ -70,10 +74,15 @@ class SceneResult:
             )
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of it is done and counts."""
+        return self.error is None and self.left is None
+
+    @property
     def status(self) -> Status:
-        """Whether the scene failed, was mapped without a label, or was mapped and evaluated."""
-        if self.error is not None:
-            return "failed"
+        """Whether the scene failed, is not finished, was mapped without a label, or was mapped and evaluated."""
+        if not self.is_whole:
+            return "unfinished" if self.error is None else "failed"
         return "unlabelled" if self.confusion is None else "done"
 
     @property
@@ -142,7 +151,7 @@ class RunSummary:
     def __post_init__(self) -> None:
         count = len(self.classes)
         for scene in self.scenes:
-            if scene.error is not None:
+            if not scene.is_whole:
                 continue
             shape = None if scene.confusion is None else scene.confusion.shape
             if len(scene.class_pixels) != count or shape not in (None, (count, count)):

@@ -11,10 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 _CLASS_FIELDS = ("color", "iou", "dice", "precision", "recall", "support", "predicted", "pixels", "share")
-_SCENE_FIELDS = ("id", "group", "image", "status", "error", "miou", "pixel_accuracy", "width", "height", "pixels")
+SCENE_FILES = ("image", "label", "mask")
+"""What a scene's figures come from."""
+
+_SCENE_FIELDS = ("id", "group", *SCENE_FILES, "status", "error", "miou", "pixel_accuracy", "width", "height", "pixels")
 _SCENE_SHARES = ("counted_pixels", "nodata_share", "ignored_share")
 _AREAS = ("area_km2", "area_mm2")
-_MOST_FAILED = 20
+_MOST_LISTED = 20
+
+_MOSTLY = 0.5
+"""With a larger share of pixels without a label, figures are of a part that people should know of."""
 
 
 def per_class_csv(document: dict[str, Any]) -> str:
@@ -48,20 +54,36 @@ def confusion_csv(document: dict[str, Any]) -> str:
 
 
 def console_summary(document: dict[str, Any]) -> Group:
-    """The per-class table, the headline and the failed scenes, for terminals of 80 columns.
+    """The per-class table, the headline and the scenes that are in neither, for terminals of 80 columns.
 
     Returns:
         Something for ``rich.console.Console.print``.
     """
-    labelled = document["confusion"] is not None
-    parts: list[Table | Text] = [_evaluated(document) if labelled else _mapped(document), Text(_headline(document))]
-    failed = document["failed"]
-    if failed:
-        parts.append(Text(f"\n{len(failed)} of {len(document['scenes'])} scenes failed:", style="bold red"))
-        parts += [Text(f"  {item['id']}: {item['error']}") for item in failed[:_MOST_FAILED]]
-    if len(failed) > _MOST_FAILED:
-        parts.append(Text(f"  and {len(failed) - _MOST_FAILED} more, listed in metrics.json"))
+    scenes, failed, unfinished = (document[name] for name in ("scenes", "failed", "unfinished"))
+    parts: list[Table | Text] = []
+    if len(scenes) > len(failed) + len(unfinished):
+        table = _mapped(document) if document["confusion"] is None else _evaluated(document)
+        parts += [table, Text(_headline(document))]
+    of = f"of {len(scenes)} scene{'' if len(scenes) == 1 else 's'}"
+    parts += _listed(failed, "error", Text(f"\n{len(failed)} {of} failed:", style="bold red"))
+    go_on = "Run the same command again to go on."
+    parts += _listed(unfinished, "left", Text(f"\n{len(unfinished)} {of} not finished. {go_on}", style="bold"))
     return Group(*parts)
+
+
+def _listed(scenes: Sequence[dict[str, Any]], why: str, headline: Text) -> list[Text]:
+    """The headline and the first scenes with the reason, or nothing where there is none."""
+    lines = [Text(f"  {scene['id']}: {scene[why]}") for scene in scenes[:_MOST_LISTED]]
+    if len(scenes) > _MOST_LISTED:
+        lines.append(Text(f"  and {len(scenes) - _MOST_LISTED} more, listed in metrics.json"))
+    return [headline, *lines] if lines else []
+
+
+def nothing_evaluated(document: dict[str, Any]) -> str:
+    """Why there are no figures, in a sentence."""
+    if any(scene["label"] is not None for scene in document["scenes"]):
+        return "No scene with a label could be evaluated."
+    return "No scene has a label: there is nothing to evaluate."
 
 
 def area_field(document: dict[str, Any]) -> str | None:
@@ -104,11 +126,14 @@ def _named(item: dict[str, Any]) -> Text:
 
 def _headline(document: dict[str, Any]) -> str:
     if document["confusion"] is None:
-        return "No scene has a label: there is nothing to evaluate."
-    return (
+        return nothing_evaluated(document)
+    figures = (
         f"mIoU {_figure(document['miou'])}  pixel accuracy {_figure(document['pixel_accuracy'])}  "
         f"fwIoU {_figure(document['fwiou'])}  mean Dice {_figure(document['mdice'])}"
     )
+    ignored = document["ignored_share"]
+    few = ignored is not None and ignored > _MOSTLY
+    return f"{figures}\n{ignored:.1%} of the pixels have no label and are not counted." if few else figures
 
 
 def _figure(value: float | None) -> str:

@@ -29,7 +29,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Write report.html, metrics.json, per_class.csv, per_scene.csv, confusion.csv and a PNG a scene.
 
-    Pictures are made of the first `MOST_PANELS` scenes that did not fail. Each file appears whole or not at
+    Pictures are made of the first `MOST_PANELS` scenes that are whole. Each file appears whole or not at
     all, metrics.json last; the same summary gives the same bytes.
 
     Args:
@@ -45,7 +45,7 @@ def write_report(
     folder = place(out_dir)
     document = metrics_document(summary)
     panels = []
-    for scene in [scene for scene in summary.scenes if scene.error is None][:MOST_PANELS]:
+    for scene in [scene for scene in summary.scenes if scene.is_whole][:MOST_PANELS]:
         tiles = scene_tiles(scene, summary.classes, label_map, bands_to_show, nodata)
         write_whole(folder / f"{scene.id}.png", panel_png(tiles))
         pictures = [

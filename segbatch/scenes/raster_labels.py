@@ -146,8 +146,8 @@ def check_raster_label(scene: SceneInfo, uri: str, label_map: LabelMap) -> str:
             "they are ignored. Smoothed edges and lossy compression make such colours."
         )
     if not fits(scene, label):
-        notes.append(f"Label {uri} is on another grid than its scene: resampling it by nearest neighbour.")
-    return "\n".join(notes)
+        notes.append(_placing_note(scene, label))
+    return "\n".join(filter(None, notes))
 
 
 def _coding(reader: "RasterScene", label_map: LabelMap) -> _Coding:
@@ -218,17 +218,38 @@ def _bounds(info: SceneInfo) -> tuple[float, float, float, float]:
 
 def same_grid(one: SceneInfo, other: SceneInfo) -> bool:
     """Whether two rasters have one CRS and transform (corners within a tenth of a pixel)."""
+    return _offset(one, other) == (0, 0)
+
+
+def _offset(one: SceneInfo, other: SceneInfo) -> tuple[int, int] | None:
+    """Column and row of one raster's first pixel in another, in whole pixels; None where their pixels differ.
+
+    Corners of the first within a tenth of a pixel are the same.
+    """
     from rasterio.crs import CRS
 
     if one.crs and other.crs and CRS.from_wkt(one.crs) != CRS.from_wkt(other.crs):
-        return False
+        return None
     to_pixels: Affine = ~one.transform
-    corners = [(0, 0), (one.width, 0), (0, one.height), (one.width, one.height)]
-    for corner in corners:
+    first_col, first_row = to_pixels @ (other.transform @ (0, 0))
+    offset = round(first_col), round(first_row)
+    for corner in ((0, 0), (one.width, 0), (0, one.height), (one.width, one.height)):
         col, row = to_pixels @ (other.transform @ corner)
-        if max(abs(col - corner[0]), abs(row - corner[1])) > 0.1:
-            return False
-    return True
+        if max(abs(col - corner[0] - offset[0]), abs(row - corner[1] - offset[1])) > 0.1:
+            return None
+    return offset
+
+
+def _placing_note(scene: SceneInfo, label: SceneInfo) -> str:
+    """What users should know of how a label that is no pixel by pixel match comes onto its scene; empty if nothing."""
+    offset = _offset(scene, label)
+    if offset is None:
+        return f"Label {label.uri} is on another grid than its scene: resampling it by nearest neighbour."
+    shared = Window(*offset, label.width, label.height).intersection(scene.window)
+    share = shared.area / scene.window.area if shared else 0.0
+    if share == 1:
+        return ""
+    return f"Label {label.uri} covers {min(share, 0.999):.1%} of its scene: the other pixels have no label."
 
 
 def _unknown_message(uri: str, unknown: list[int], coding: _Coding, label_map: LabelMap) -> str:

@@ -64,11 +64,25 @@ def test_a_run_and_its_masks(tmp_path: Path, scene: str, make_request: Callable[
     assert lines["what"] == "run"
     assert (lines["mapping"], lines["blocks"]) == ("done", "1 done")
     assert Path(lines["report"]).is_file()
-    for name in ("a.zarr", "a.tif"):
+    for name, what in (("a.zarr", "class mask (Zarr)"), ("a.tif", "class mask")):
         mask = dict(inform(str(tmp_path / "run" / "masks" / name)))
+        assert mask["what"] == what
         assert mask["classes"] == "water, forest, field, town"
         assert mask["CRS"] == "EPSG:32633"
         assert mask["upper left"] == "399960.35, 5000040.75"
+
+
+def test_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "land cover.yaml"
+    path.write_text("name: land cover\noutput: runs/land\nclasses: [{name: a}, {name: b}]\n")
+    assert inform(str(path)) == [
+        ("what", "configuration"),
+        ("name", "land cover"),
+        ("output", "runs/land"),
+        ("next", f"segbatch plan '{path}' says what a run would do and cost"),
+    ]
+    with pytest.raises(InputError, match="The configuration .* does not exist"):
+        inform(str(tmp_path / "x.yml"))
 
 
 def test_what_is_nothing(tmp_path: Path) -> None:

@@ -227,6 +227,9 @@ def test_labels_are_paired_in_order() -> None:
     assert with_labels(refs, []) == refs
     paired = with_labels(refs, ["x.tif", "s3://bucket/y.tif"])
     assert [ref.label for ref in paired] == [str(Path("x.tif").absolute()), "s3://bucket/y.tif"]
+    for some in (refs, refs[:1]):
+        with pytest.raises(InputError, match=r"^--label l/\{nam\}.tif: nothing stands for \{nam\}. Write \{name\} for"):
+            with_labels(some, ["l/{nam}.tif"])
     with pytest.raises(InputError, match="2 scenes but 1 label: give one --label for each scene"):
         with_labels(refs, ["x.tif"])
 

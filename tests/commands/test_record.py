@@ -114,8 +114,11 @@ def test_a_run_that_is_not_whole_is_not_reported_as_done(
     predict(make_request(tmp_path / "run", {"a": image}))
     (ledger,) = (tmp_path / "run" / "ledger").glob("*.jsonl")
     ledger.write_text("")
-    (failed,) = report(RunFolder(tmp_path / "run"))["failed"]
-    assert failed["error"] == "1 of 1 blocks are still to do: run the command again."
+    document = report(RunFolder(tmp_path / "run"))
+    assert (document["failed"], document["unfinished"]) == (
+        [], [{"id": "a", "image": image, "left": "1 of 1 block still to do"}],
+    )  # fmt: skip
+    assert (document["scenes"][0]["status"], document["scenes"][0]["mask"]) == ("unfinished", None)
 
 
 def test_run_json_is_read_back_and_kept_whole(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from segbatch.commands.scenes import attempt_all, check_all, open_role
 from segbatch.config import parse_config
@@ -40,11 +42,46 @@ def test_all_problems_are_told_at_once() -> None:
         check_all(check, REFS)
     assert caught.value.exit_code == 2
     assert [line.partition(" ")[0] for line in str(caught.value).splitlines()] == [ref.image for ref in REFS[1:]]
-    with pytest.raises(InputError, match=r"(?s)^(/data/c[^\n]*\n){8}\.\.\. and 3 more\.$"):
-        check_all(check, [REFS[2]] * 11)
+    with pytest.raises(InputError, match=r"(?s)^(scene \d has[^\n]*\n){8}\.\.\. and 3 more\.$"):
+        check_all(_refuse, [SceneRef(str(number), f"/data/{number}.tif") for number in range(11)])
     assert check_all(check, REFS[:1]) == ["a"]
     with pytest.raises(KeyboardInterrupt):
         attempt_all(_interrupt, REFS)
+
+
+def _refuse(ref: SceneRef) -> None:
+    raise InputError(f"scene {ref.id} has no {ref.id}")
+
+
+def test_what_is_wrong_with_many_scenes_alike_is_told_once() -> None:
+    refs = [SceneRef(f"s{n}", f"https://me:pass@host/{n}.tif", f"/labels/{n}.tif") for n in range(12)]
+
+    def refuse(ref: SceneRef) -> None:
+        n = int(ref.id[1:])
+        raise InputError(f"Label {ref.label} of {ref.image} has the value {5 if n else 9}.")
+
+    with pytest.raises(InputError) as caught:
+        check_all(refuse, refs)
+    assert str(caught.value).splitlines() == [
+        "Label /labels/0.tif of https://***@host/0.tif has the value 9.",
+        "Label /labels/1.tif of https://***@host/1.tif has the value 5. (The same goes for s2, s3, s4, s5, s6, s7, s8, "
+        "s9 and 2 more.)",
+    ]
+
+
+def test_a_label_that_is_the_image_itself_is_called_so(
+    tmp_path: Path, make_raster: Callable[..., str], paint: Callable[..., NDArray[np.uint8]]
+) -> None:
+    for name in "ab":
+        make_raster(tmp_path / f"{name}.tif", paint(40, 50))
+    entry = {"image": str(tmp_path / "*.tif"), "label": str(tmp_path / "{name}.tif")}
+    data = {"name": "n", "output": "o", "classes": [{"name": "a"}, {"name": "b"}], "scenes": {"train": [entry]}}
+    with pytest.raises(InputError) as caught:
+        open_role(parse_config(data, "test"), "train")
+    image = tmp_path / "a.tif"
+    assert str(caught.value) == (
+        f"The label of {image} is the image itself: name the file that holds its classes. (The same goes for b.)"
+    )
 
 
 def _interrupt(ref: SceneRef) -> None:

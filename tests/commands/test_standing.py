@@ -115,7 +115,7 @@ def test_rows_without_a_time_tell_no_speed() -> None:
     [
         ({"mapping": "running"}, True, NOW + 5, True, "running"),
         ({"mapping": "running"}, True, None, True, "waiting for its first block"),
-        ({"mapping": "running"}, True, NOW - 5, True, "waiting for its first block"),  # of an earlier call
+        ({"mapping": "running"}, True, NOW - 5, True, "waiting for its next block"),  # the latest is an earlier call's
         ({"training": "running"}, True, None, False, "running"),
         ({}, True, None, False, "running"),
         ({"training": "done", "mapping": "running"}, None, NOW, True, "stopped"),

@@ -14,6 +14,7 @@ import pytest
 
 from segbatch.cli import main
 from segbatch.commands.folder import RunFolder
+from segbatch.commands.inform import inform
 from segbatch.commands.lock import hold
 from segbatch.commands.look import Counted, Status, look
 from segbatch.commands.predict import predict
@@ -98,6 +99,8 @@ def test_a_run_that_was_killed(mapped: RunFolder, files_in: FilesIn) -> None:
     assert found.mapping.done == 3
     assert found.mapping.seconds_left is None
     assert "run the same command again" in lines_of(found)["state"]
+    assert lines_of(found)["scenes"] == "1 begun, 1 not begun"  # nothing is at work
+    assert ("mapping", "stopped") in inform(str(mapped.path))
     assert files_in(mapped.path) == before
 
 
@@ -112,7 +115,7 @@ def test_a_run_that_goes_on(mapped: RunFolder) -> None:
     with hold(mapped):
         first = look(mapped)
         # No row is of this call.
-        assert first.state == "waiting for its first block"
+        assert first.state == "waiting for its next block"
         line = ledger_file(mapped).read_bytes().splitlines()[0]
         row = {**json.loads(line), "block": 3, "started": time.time() + 1}
         with ledger_file(mapped).open("ab") as file:
@@ -221,8 +224,10 @@ def test_a_training(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     training_run(folder, "running")
     assert look(folder).state == "stopped"
+    assert ("training", "stopped") in inform(str(folder.path))
     with hold(folder):
         found = look(folder)
+        assert ("training", "running") in inform(str(folder.path))
     assert (found.state, found.doing) == ("running", "training")
     text = lines_of(found)
     assert text["run"].startswith("fields (")

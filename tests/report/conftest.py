@@ -1,6 +1,7 @@
 """Scenes and runs made from arrays of class ids."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ def make_scene() -> Callable[..., SceneResult]:
 def make_failed_scene() -> Callable[..., SceneResult]:
     """A function that makes a scene that failed, with counts that must not be used."""
     return _make_failed_scene
+
+
+@pytest.fixture(scope="session")
+def make_unfinished_scene(make_failed_scene: Callable[..., SceneResult]) -> Callable[..., SceneResult]:
+    """A function that makes a scene of a run that was stopped, with counts that must not be used."""
+    return lambda scene_id, left: replace(make_failed_scene(scene_id, "-"), error=None, left=left)
 
 
 @pytest.fixture(scope="session")

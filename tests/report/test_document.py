@@ -1,6 +1,7 @@
 """The metrics document against scikit-learn on the same pixels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,24 @@ def test_failed_scenes_count_nowhere_and_are_named(make_scene, make_failed_scene
     assert (row["status"], row["error"], row["miou"], row["class_pixels"]) == ("failed", "it is damaged", None, None)
     assert both["groups"][0]["miou"] == alone["groups"][0]["miou"]
     assert both["groups"][0]["failed"] == 1
+
+
+def test_unfinished_scenes_count_nowhere_and_are_named(make_scene, make_unfinished_scene, make_run, random_ids):
+    scene = make_scene(random_ids(0, [0, 1, 2]), random_ids(1, [0, 1, 2]), pixel_area_m2=4.0)
+    alone = metrics_document(make_run([scene]))
+    both = metrics_document(make_run([make_unfinished_scene("rest", "3 of 4 blocks still to do"), scene]))
+    changed = ("scenes", "unfinished")
+    assert {k: v for k, v in both.items() if k not in changed} == {k: v for k, v in alone.items() if k not in changed}
+    assert both["unfinished"] == [{"id": "rest", "image": "absent/rest.tif", "left": "3 of 4 blocks still to do"}]
+    row = both["scenes"][0]
+    assert (row["status"], row["error"], row["miou"]) == ("unfinished", "3 of 4 blocks still to do", None)
+
+
+def test_files_are_named_without_secrets(make_scene, make_run, random_ids):
+    ids, secret = random_ids(0, [0, 1]), "https://me:pass@host/{}.tif?sig=x"
+    scene = make_scene(ids, ids, image=secret.format("i"), label_path=secret.format("l"))
+    (row,) = metrics_document(make_run([replace(scene, shown_mask=secret.format("m"))]))["scenes"]
+    assert [row[name] for name in ("image", "label", "mask")] == [f"https://***@host/{n}.tif?***" for n in "ilm"]
 
 
 def test_run_without_labels_has_shares_and_areas_only(make_scene, make_run):

@@ -65,7 +65,7 @@ def render(run, panels=()):
 def test_page_is_well_formed_and_has_every_part(run):
     page = Page(render(run))
     assert page.open == []
-    assert set(page.tables) == {"classes", "confusion", "groups", "scenes", "epochs"}
+    assert set(page.tables) == {"classes", "confusion", "groups", "scenes", "files", "epochs"}
     for text in (
         "trial",
         "unet-1f2e",
@@ -98,6 +98,30 @@ def test_tables_show_the_document(run):
     assert scenes[1][3] == "no label"
     assert scenes[2][3] == "failedits tiles are damaged"
     assert f"{document['miou']:.3f}" in page.text
+
+
+def test_files_that_were_compared_are_named(make_scene, make_run, random_ids):
+    ids = random_ids(0, [0, 1])
+    label = "https://me:secret@host/l.tif?sig=secret"
+    scene = replace(make_scene(ids, ids, label_path=label), image=None, shown_mask="/masks/m.tif")
+    html = render(make_run([scene]))
+    assert Page(html).tables["files"] == [
+        ["Scene", "Label", "Class mask"],
+        ["scene", "https://***@host/l.tif?***", "/masks/m.tif"],
+    ]
+    assert "secret" not in html
+    assert Page(render(make_run([make_scene(ids)]))).tables["files"][0] == ["Scene", "Image"]
+
+
+def test_scenes_that_are_not_finished_have_not_failed(make_unfinished_scene, make_run):
+    page = Page(render(make_run([make_unfinished_scene("one", "5 of 8 blocks still to do")])))
+    text = " ".join(page.text.split())
+    assert "1 of 1 scene not finished: the run was stopped." in text
+    assert "0 scenes mapped, 0 with a label, 0 pixels, 1 not finished" in text
+    assert set(page.tables) == {"scenes", "files"}  # no table of dashes
+    assert page.tables["scenes"][1][2] == "not finished5 of 8 blocks still to do"
+    assert "failed" not in text.split("How to read")[0]
+    assert "label, so" not in text
 
 
 def test_counts_are_in_the_titles_of_matrix_cells(run):
@@ -177,7 +201,7 @@ def test_page_of_a_run_without_labels(make_scene, make_run):
     mask = np.zeros((10, 10), np.uint8)
     mask[:4] = 1
     page = Page(render(make_run([make_scene(mask, pixel_size_um=100.0)])))
-    assert set(page.tables) == {"classes", "scenes"}
+    assert set(page.tables) == {"classes", "scenes", "files"}
     assert page.tables["classes"][0] == ["Class", "Share of mapped pixels", "Predicted pixels", "Mapped mm²"]
     assert page.tables["classes"][1] == ["water", "60.0 %", "60", "0.600"]
     assert "No scene has a label" in page.text

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from segbatch.classes import IGNORE_INDEX
 from segbatch.report import console_summary, metrics_document
 from segbatch.report.tables import confusion_csv, per_class_csv, per_scene_csv
 
@@ -103,6 +105,38 @@ def test_long_list_of_failed_scenes_says_how_many_more(make_failed_scene, make_r
     assert "s000: gone" in text
     assert "480 more, listed in metrics.json" in text
     assert len(text.splitlines()) < 40
+
+
+def test_of_a_run_that_was_stopped_no_table_of_nothing_is_shown(make_unfinished_scene, make_failed_scene, make_run):
+    scenes = [
+        make_unfinished_scene("a", "5 of 8 blocks still to do"),
+        make_unfinished_scene("b", "m.tif was not written"),
+    ]
+    assert printed(metrics_document(make_run(scenes))).split("\n")[1:-1] == [
+        "2 of 2 scenes not finished. Run the same command again to go on.",
+        "  a: 5 of 8 blocks still to do",
+        "  b: m.tif was not written",
+    ]
+    both = printed(metrics_document(make_run([*scenes, make_failed_scene("c", "gone")])))
+    assert "1 of 3 scenes failed:\n  c: gone\n" in both
+    assert "2 of 3 scenes not finished" in both
+
+
+def test_why_there_are_no_figures(make_scene, make_failed_scene, make_run, random_ids):
+    lost = replace(make_failed_scene("lost", "damaged"), label="l.tif")
+    assert printed(metrics_document(make_run([lost]))) == "\n1 of 1 scene failed:\n  lost: damaged\n"
+    mapped = make_scene(random_ids(0, [0, 1]))
+    assert "No scene has a label" in printed(metrics_document(make_run([mapped])))
+    assert "No scene with a label could be evaluated." in printed(metrics_document(make_run([mapped, lost])))
+
+
+@pytest.mark.parametrize(("rows", "is_told"), [(4, True), (5, False), (10, False)])
+def test_a_label_of_the_smaller_part_of_a_scene_is_told(make_scene, make_run, rows, is_told):
+    label = np.full((10, 10), IGNORE_INDEX, np.uint8)
+    label[:rows] = 1
+    text = printed(metrics_document(make_run([make_scene(np.ones((10, 10), np.uint8), label)])))
+    assert ("60.0% of the pixels have no label and are not counted." in text) == is_told
+    assert ("have no label" in text) == is_told
 
 
 def test_run_without_labels_shows_shares_and_areas(make_scene, make_run):

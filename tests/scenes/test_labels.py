@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from segbatch.scenes.raster_labels import same_grid
 
 MakeRaster = Callable[..., str]
 SHAPE = (30, 41)
-GRID = {"crs": "EPSG:26918", "transform": Affine(1, 0, 400_000, 0, -1, 4_000_000)}
+GRID: dict[str, Any] = {"crs": "EPSG:26918", "transform": Affine(1, 0, 400_000, 0, -1, 4_000_000)}
 THREE = LabelMap(3)
 
 
@@ -90,7 +91,7 @@ GEOGRAPHIC = Affine(1e-5, 0, -76.1115, 0, -1e-5, 36.1398)
 @pytest.mark.parametrize(
     "grid",
     [
-        {"transform": Affine(1, 0, 400_001, 0, -1, 4_000_000)},
+        {"transform": Affine(1, 0, 400_001.5, 0, -1, 4_000_000)},
         {"transform": Affine(1, 0, 400_000, 0, -1, 4_000_000.3)},
         {"transform": Affine(1.7, 0, 399_990, 0, -1.3, 4_000_000)},
         {"transform": Affine(1, 0, 400_000, 0, 1, 3_999_980)},
@@ -121,6 +122,44 @@ def test_a_label_on_another_grid_is_resampled(
         for part in (Window(0, 0, 7, 9), Window(20, 11, 21, 19), Window(40, 29, 1, 1)):
             np.testing.assert_array_equal(reader.read(part), expected[part.slices])
         assert reader.thumbnail(20).shape == (15, 20)
+
+
+@pytest.mark.parametrize(
+    ("at", "shape", "covered"),
+    [
+        ((0, 0), (15, 41), "50.0%"),
+        ((11, 10), (20, 30), "48.8%"),
+        ((-3, -2), (20, 20), "24.9%"),
+        ((0, 0), (30, 40), "97.6%"),
+        ((-5, -5), (60, 60), None),
+        ((0, 0), SHAPE, None),
+    ],
+)
+def test_a_label_on_the_scene_s_own_grid_is_cut_and_not_resampled(
+    tmp_path: Path,
+    make_raster: MakeRaster,
+    scene: SceneInfo,
+    at: tuple[int, int],
+    shape: tuple[int, int],
+    covered: str | None,
+) -> None:
+    """Which is no news where it covers the scene."""
+    values, grid = class_ids(shape), {**GRID, "transform": GRID["transform"] @ Affine.translation(*at)}
+    label = make_raster(tmp_path / "label.tif", values, **grid)
+    note = f"Label {label} covers {covered} of its scene: the other pixels have no label."
+    assert check_label(scene, label, THREE) == ("" if covered is None else note)
+    expected = np.full((100, 100), 255, np.uint8)
+    expected[20 + at[1] :, 20 + at[0] :][: shape[0], : shape[1]] = values
+    with LabelReader(label, THREE, scene) as reader:
+        np.testing.assert_array_equal(reader.read(scene.window), expected[20:, 20:][: SHAPE[0], : SHAPE[1]])
+
+
+def test_a_label_that_lacks_a_line_of_a_large_scene_does_not_cover_all_of_it(
+    tmp_path: Path, make_raster: MakeRaster, scene: SceneInfo
+) -> None:
+    large = replace(scene, width=9000, height=9000)
+    label = make_raster(tmp_path / "label.tif", np.zeros((9000, 8999), np.uint8), compress="deflate", **GRID)
+    assert "covers 99.9% of its scene" in check_label(large, label, THREE)
 
 
 def test_what_a_label_on_another_grid_hides_or_does_not_reach_is_ignored(
