@@ -1,5 +1,7 @@
 """Errors that people read: what is wrong, the offending value, what to do."""
 
+import errno
+
 from segbatch.redaction import redact
 
 
@@ -37,6 +39,11 @@ class TrainingError(SegbatchError):
 def explain(error: Exception, what: str) -> str:
     """An error in a line: segbatch's own say all themselves, others only after ``what`` could not be done."""
     return str(error) if isinstance(error, SegbatchError) else f"{what}: {root_message(error)}"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk is full, or a share of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def root_message(error: BaseException) -> str:

@@ -312,5 +312,5 @@ def test_a_read_that_hangs_does_not_keep_a_stopped_run(
     process.send_signal(how)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert err.endswith(b"\nStopped. Run the same command again, without --overwrite, to go on.\n")
+    assert err.endswith(b"\nStopped. Run the same command again to go on.\n")
     assert not (out / ".lock").exists()

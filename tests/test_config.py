@@ -10,6 +10,7 @@ import yaml
 
 from segbatch.classes import LabelMap
 from segbatch.config import RunConfig, load_config, parse_config, read_classes
+from segbatch.config.load import read_yaml
 from segbatch.errors import InputError
 
 EXAMPLE = """
@@ -269,7 +270,9 @@ def test_set_of_an_unknown_key_is_refused_like_the_files(example: str) -> None:
     [
         (b"name: [1, 2", "is not YAML"),
         (b"name: a\n\tclasses: []", "is not YAML"),
-        (b"name: \xff\xfe\xff", "is not YAML"),
+        (b"name: \xff\xfe\xff", "is no text, so no configuration"),
+        (b"training: {epochs: 1, loss: ce,\n  epochs: 3}", "line 2: epochs stands twice"),
+        (b"label_values: {1: water, 2: trees, 1: trees}", "line 1: 1 stands twice"),
         (b"started: 2024-13-45", "is not YAML"),
         (b"", "holds no settings"),
         (b"- a\n- b\n", "holds no settings"),
@@ -283,6 +286,21 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: byt
         load_config(str(path))
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_value_is_shown_once_however_many_it_could_have_been(example: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(example, ["inference.core=0"])
+    assert str(caught.value) == (
+        f"{example} with what the command line sets: inference.core: should be greater than or equal to 1 or 'auto' "
+        "(got 0)."
+    )
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\n")
+    assert read_yaml(str(path))["d"] == {"b": 3, "c": 2}
 
 
 def test_yaml_errors_tell_the_line(tmp_path: Path) -> None:

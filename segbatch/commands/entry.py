@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from segbatch.errors import InputError, SegbatchError, root_message
+from segbatch.errors import InputError, SegbatchError, is_full, root_message
 from segbatch.inference.stop import leave
 from segbatch.log import FORMATS, Format, say_error, speaking
 from segbatch.redaction import redact
@@ -64,7 +64,8 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
         interrupted = isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt)  # typer's of Ctrl-C
         terminated = end.code == signal.SIGTERM  # Ray's of SIGTERM, while it starts
         if interrupted or terminated:
-            say_error("\nStopped. Run the same command again, without --overwrite, to go on.", "warning")
+            how = ", without --overwrite," if "--overwrite" in arguments else ""
+            say_error(f"\nStopped. Run the same command again{how} to go on.", "warning")
             leave(_INTERRUPTED)
         raise
     except SegbatchError as error:
@@ -76,7 +77,11 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         leave(1)
     except Exception as error:
-        if debug and form == "text":
+        if is_full(error):
+            _show_traceback(debug, form)
+            where = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            say_error(f"Error: No space is left{where}: free some and run the same command again.", **_trace(debug))
+        elif debug and form == "text":
             _show_traceback(debug, form)  # it ends with the error
         else:
             hint = "" if debug else "\nAdd --debug for the traceback."

@@ -121,7 +121,7 @@ def _done_already(request: Request, planned: Plan) -> dict[str, Any] | None:
     if len(pending_blocks(planned.scenes, tallies)) or unfinished:
         return None
     blocks = sum(len(scene.grid) for scene in planned.scenes)
-    say(f"{folder.path}: all {counted(blocks, 'block')} are done already.")
+    say(f"{folder.path}: {f'all {blocks} blocks are' if blocks > 1 else 'its block is'} done already.")
     remove_tree(folder.attempts)
     folder.sweep()
     if find_prices(request.config) is not None:

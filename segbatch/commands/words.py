@@ -47,10 +47,10 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
     if words.config is not None:
         if words.images:
             raise InputError("Give either scenes or --config, not both: a configuration lists its scenes.")
-        if words.out is not None or words.labels:
-            raise InputError(
-                f"{'--out' if words.out else '--label'} and --config exclude each other: change the configuration."
-            )
+        if words.out is not None:
+            raise InputError(f"--out and --config exclude each other: give --set output={words.out}.")
+        if words.labels:
+            raise InputError("--label and --config exclude each other: a configuration lists labels with its scenes.")
         changes = {
             **{f"inference.{name}": value for name, value in given.items()},
             "scenes.bands": chosen,
@@ -66,7 +66,8 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
             card = untrained_card(settings, open_role(settings, "train")[0].info)
         return Request.from_config(settings, words.overwrite, words.bundle, card, words.only_new)
     if words.bundle is None or not words.images:
-        raise InputError("Name a bundle and at least one scene, or give --config.")
+        config = "a configuration" if untrained else "give --config"
+        raise InputError(f"Name a bundle and at least one scene, or {config}.")
     if words.out is None:
         raise InputError("Say where the class masks go with --out DIR.")
     if words.overrides:

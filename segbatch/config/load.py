@@ -29,7 +29,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     data = read_yaml(path)
     for override in overrides:
         _override(data, override)
-    return parse_config(data, path)
+    return parse_config(data, f"{path} with what the command line sets" if overrides else path)
 
 
 def parse_config(data: Any, source: str) -> RunConfig:
@@ -70,14 +70,39 @@ def read_yaml(path: str) -> Any:
     try:
         if not file.is_file():
             raise InputError(f"The configuration {path} does not exist.")
-        data = yaml.safe_load(file.read_text("utf-8"))
+        data = _Loader(file.read_text("utf-8"), path).get_single_data()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that does not exist
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text, so no configuration.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no settings: expected 'key: value' lines.")
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's own would silently take the last.
+
+    Args:
+        text: YAML.
+        path: Of the file, for messages.
+    """
+
+    def __init__(self, text: str, path: str) -> None:
+        super().__init__(text)
+        self.name = path
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See `yaml.constructor.SafeConstructor.construct_mapping`."""
+        found: set[tuple[str, Any]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in found:
+                    raise InputError(f"{self.name}, line {key.start_mark.line + 1}: {key.value} stands twice.")
+                found.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
 
 
 def _override(data: Any, override: str) -> None:

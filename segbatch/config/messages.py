@@ -20,9 +20,16 @@ def explain(problems: Sequence[Any], data: Any, source: str, schema: Any) -> lis
         messages.setdefault(".".join(str(part) for part in place), []).append(_message(problem, schema))
     lines = []
     for place, alternatives in messages.items():
-        line = f"{source}: {place + ': ' if place else ''}{' or '.join(alternatives)}"
+        line = f"{source}: {place + ': ' if place else ''}{_joined(alternatives)}"
         lines.append(line if line.endswith(("?", ".")) else f"{line}.")
     return lines
+
+
+def _joined(alternatives: Sequence[str]) -> str:
+    """Messages about one value, which says only once what it should be and what it is."""
+    texts, values = zip(*(text.partition(" (got ")[::2] for text in alternatives), strict=True)
+    value = f" (got {values[-1]}" if values[-1] else ""
+    return " or ".join(texts).replace(" or should be ", " or ") + value
 
 
 def _place(location: Sequence[str | int], data: Any) -> Sequence[str | int]:

@@ -77,6 +77,8 @@ class RasterScene:
         if "://" not in uri and not uri.startswith("/vsi") and not os.path.isfile(uri):
             what = "is a folder, not an image" if os.path.isdir(uri) else "does not exist"
             raise InputError(f"{uri} {what}.")
+        if os.path.isfile(uri) and not os.path.getsize(uri):
+            raise InputError(f"{uri} is empty: it has 0 bytes.")
         try:
             with rasterio.Env(**gdal_options()):
                 self._file = rasterio.open(uri)

@@ -131,6 +131,9 @@ def write_whole(file: Path, content: bytes | Iterable[bytes]) -> None:
             # The ledger's row, written next, promises that this block outlives a crash.
             os.fsync(stream.fileno())
         partial.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # which a full disk does not name
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

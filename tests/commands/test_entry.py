@@ -1,6 +1,8 @@
 """Options that may stand anywhere, and what --log json makes of a command's standard error."""
 
+import errno
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from segbatch.cli import main
-from segbatch.commands.entry import chosen_log
+from segbatch.commands.entry import chosen_log, run_app
 from segbatch.errors import InputError
 
 Call = Callable[..., tuple[int, str, list[dict[str, Any]]]]
@@ -67,6 +69,28 @@ def test_a_wrong_format_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None
         main(["schema", "--log", "xml"])
     assert end.value.code == 2
     assert capsys.readouterr().err == "Error: --log is 'xml': choose text or json.\n"
+
+
+@pytest.mark.parametrize(("words", "how"), [([], ""), (["--overwrite"], ", without --overwrite,")])
+def test_a_full_disk_is_called_so_and_a_stop_tells_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], words: list[str], how: str
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/x.png")
+
+    def stop(**_: object) -> None:
+        raise SystemExit(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as end:
+        run_app(fail, words)
+    assert end.value.code == 1
+    assert (
+        capsys.readouterr().err == "Error: No space is left for run/x.png: free some and run the same command again.\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        run_app(stop, words)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == f"\nStopped. Run the same command again{how} to go on.\n"
 
 
 def test_a_mapping_tells_programs_how_far_it_is(

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, in a folder and in an object store alike."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_a_piece_that_cannot_be_made_leaves_what_was_there(root: Path) -> None:
         write_whole(root / "a", pieces())
     assert (root / "a").read_bytes() == b"old"
     assert names(root) == ["a"]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        write_whole(tmp_path / "a", pieces())
+    assert caught.value.filename == str(tmp_path / "a")
+    assert names(tmp_path) == []
 
 
 def test_what_is_staged_is_moved_or_gone(root: Path) -> None:
