@@ -126,7 +126,7 @@ def test_bad_input_leaves_the_card_as_it_is(
         (None, "halo 64 px: the scenes are too small or too empty"),
         (
             HaloCurve(1024, ((0, 0.1), (32, 1.3e-3), (64, 3e-5)), 10),
-            "cores of 1024 px: halo 32 px: 1.3e-03, 64 px: 3.0e-05",
+            "a halo of 32 px: 1.3e-03, 64 px: 3.0e-05",
         ),
     ],
 )

@@ -84,9 +84,8 @@ def test_a_full_disk_is_called_so_and_a_stop_tells_how_to_go_on(
     with pytest.raises(SystemExit) as end:
         run_app(fail, words)
     assert end.value.code == 1
-    assert (
-        capsys.readouterr().err == "Error: No space is left for run/x.png: free some and run the same command again.\n"
-    )
+    said = capsys.readouterr().err
+    assert said == "Error: No space is left for run/x.png: free some and run the same command again.\n"
     with pytest.raises(SystemExit) as end:
         run_app(stop, words)
     assert end.value.code == 130
