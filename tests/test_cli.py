@@ -121,7 +121,7 @@ def test_mapping_from_the_shell(run: Run, scene: str, tiny_bundle: Path, make_ra
     assert not Path("out/masks/scene.zarr").exists()
     again = run(*arguments, "--core", 64, "--format", "cog")
     assert again.code == 0
-    assert "out: all 1 block are done already." in again.err
+    assert "out: its block is done already." in again.err
     assert again.out == result.out
     assert run("report", "out").out == result.out
     other = run(*arguments, "--core", 32)
@@ -209,7 +209,7 @@ def test_a_damaged_scene_is_named_and_gives_code_3(
         ("predict BUNDLE scene.tif --out out --core 60", "the nearest are 56 and 64."),
         ("predict BUNDLE scene.tif --out out --format png", "should be 'cog' or 'zarr' (got 'png')"),
         ("predict BUNDLE scene.tif --out out --label a --label b", "1 scene but 2 labels: give one --label"),
-        ("predict BUNDLE scene.tif --out out --bands 1,2", "has 2 bands, but the bundle takes 3."),
+        ("predict BUNDLE scene.tif --out out --bands 1,2", "are chosen, but the bundle takes 3."),
         ("predict BUNDLE scene.tif --out out --bands 1,2,red", "no single band is named 'red'"),
         ("predict BUNDLE scene.tif --out out --set a=b", "--set changes a configuration: it needs --config."),
         ("predict BUNDLE scene.tif --config run.yaml", "Give either scenes or --config, not both"),

@@ -51,10 +51,11 @@ def check_weights(bundle: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+        if "_model_class" not in json.loads((bundle / "config.json").read_text(encoding="utf-8")):
+            raise ValueError("config.json does not say what model it is.")
         with safe_open(local_copy(bundle) / "model.safetensors", framework="np"):
             pass
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise InputError(f"The bundle {bundle} is damaged: {error}") from error
 
 
@@ -182,12 +183,16 @@ def map_scenes(
     # On Ray a process that is lost takes no other scene with it.
     suspected = list(suspects(folder.attempts)) if crew.resources is None else []
     if suspected:
-        say(f"A process was lost at {counted(len(suspected), 'scene')}, last at {suspected[-1]}: they come at the end")
+        say(
+            f"An earlier run was killed, or crashed, at {counted(len(suspected), 'scene')}, last at {suspected[-1]}: "
+            "they come at the end, in case one of them is to blame"
+        )
+    progress = BlockProgress(len(pending))
     problems: list[str] = []
     for part, blocks in rounds(scenes, pending, suspected):
         if len(blocks):
             # Closed at once where what is done with a row fails: blocks are not to seem lost with a process.
-            with closing(_run(request, planned, files, blocks, crew)) as rows:
+            with closing(_run(request, planned, files, blocks, crew, progress)) as rows:
                 for row in rows:
                     tallies[row.scene].add(row)
                     done.add(row)
@@ -206,7 +211,7 @@ def _set_state(folder: RunFolder, document: dict[str, Any], **more: Any) -> None
 
 
 def _run(
-    request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew
+    request: Request, planned: Plan, files: BlockWriter, pending: np.ndarray, crew: Crew, progress: BlockProgress
 ) -> Generator[LedgerRow, None, None]:
     """Map the pending blocks with the engine that was asked for, and yield the row of each as it is done."""
     from segbatch.inference.work import Work
@@ -226,7 +231,7 @@ def _run(
         quantized=str(int8_path(request, planned.choice)) if planned.choice.settings.precision == "int8" else None,
         window_bytes=_window_bytes(request, planned, crew.workers),
     )
-    progress, meter = BlockProgress(len(pending)), None
+    meter = None
     if crew.resources is not None:
         meter = Meter(request.name)
         meter.mapping(len(pending))

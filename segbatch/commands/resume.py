@@ -14,10 +14,13 @@ from segbatch.inference.attempts import forget_attempts
 from segbatch.inference.files import Format, MaskFiles, drop_parts, store_path
 from segbatch.inference.finish import is_finished
 from segbatch.inference.ledger import forget_scenes, iterate_rows
-from segbatch.inference.plan import ScenePlan, changed_scenes, differences
+from segbatch.inference.plan import LABEL_VALUES, SCENE_LIST, ScenePlan, changed_scenes, differences
 from segbatch.inference.tally import SceneTally, tally_ledger
 from segbatch.masks import CLASS_MASK
 from segbatch.storage import remove_folder
+
+_THROW_AWAY = "give segbatch predict --overwrite, which throws away what was mapped"
+"""Of segbatch run the same word would throw away the training, too."""
 
 Tallies = Mapping[str, SceneTally]
 
@@ -38,7 +41,7 @@ def claim(folder: RunFolder, new: dict[str, Any], formats: Sequence[Format], ove
     if Index.is_in(folder) and not overwrite:
         raise InputError(
             f"{folder.path} is mapped into with --only-new: give it here too. Or choose another output folder, or "
-            "throw away what was mapped with segbatch predict --overwrite."
+            f"{_THROW_AWAY}."
         )
     known = (content.get("mapping") or {}).get("fingerprint")
     if known is None and not folder.ledger.exists() and not folder.masks.exists():
@@ -55,10 +58,18 @@ def claim(folder: RunFolder, new: dict[str, Any], formats: Sequence[Format], ove
         else:
             what = "an evaluation" if content.get("evaluation") else "masks or a ledger that are not of a known run"
         raise InputError(
-            f"{folder.path} holds {what}. Choose another output folder, or throw away what was mapped with "
-            "segbatch predict --overwrite."
+            f"{folder.path} holds {what}. Choose another output folder, or {_THROW_AWAY}.{_way_out(changed)}"
         )
     folder.clear_mapping()
+
+
+def _way_out(changed: Sequence[str]) -> str:
+    """What people want most often whose run differs in this from the one that is there."""
+    if list(changed) == [SCENE_LIST]:
+        return "\nTo map what is new and keep the rest: --only-new."
+    if LABEL_VALUES in changed:
+        return "\nTo compare class masks that are there with labels: segbatch evaluate."
+    return ""
 
 
 def _refuse_fewer_formats(folder: RunFolder, content: dict[str, Any], formats: Sequence[Format]) -> None:
@@ -67,7 +78,7 @@ def _refuse_fewer_formats(folder: RunFolder, content: dict[str, Any], formats: S
     if set(known) - set(formats):
         raise InputError(
             f"{folder.path} holds class masks as {' and '.join(known)}. Say --format {','.join(known)}, choose another "
-            "output folder, or give --overwrite to throw away what was mapped."
+            f"output folder, or {_THROW_AWAY}."
         )
 
 

@@ -313,6 +313,13 @@ def changed_scenes(old: dict[str, Any], new: dict[str, Any]) -> set[str] | None:
     return {scene for scene in new["scenes"] if any(old[part].get(scene) != new[part][scene] for part in parts)}
 
 
+SCENE_LIST = "the list of scenes"
+"""What a run differs in that has more scenes, or fewer."""
+
+LABEL_VALUES = "the label values"
+"""What a run differs in that is the first to have labels, too."""
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two fingerprints, in words."""
     found = []
@@ -324,11 +331,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if resized:
         found.append("core, halo or block size")
     if old.get("label_values") != new["label_values"]:
-        found.append("the label values")
+        found.append(LABEL_VALUES)
     predicted = old.get("predict") or {}
     found += [name.replace("_", " ") for name, value in new["predict"].items() if predicted.get(name) != value]
     if set(before) != set(now):
-        found.append("the list of scenes")
+        found.append(SCENE_LIST)
     changed = [scene for scene in common if before[scene] != now[scene] and scene not in resized]
     if changed:
         listed = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"

@@ -123,6 +123,7 @@ class Card:
         Raises:
             InputError: The scene does not have what the model takes.
         """
+        asked = wanted is not None
         if wanted is None and all(self.band_names):
             lowered = [name.casefold() for name in scene.band_names]
             if all(lowered.count(name.casefold()) == 1 for name in self.band_names):
@@ -140,9 +141,10 @@ class Card:
             bands = tuple(range(1, len(scene.band_names) + 1))
         if len(bands) != len(self.band_names):
             names = ", ".join(name for name in self.band_names if name)
+            found = f"{len(bands)} bands of {scene.uri} are chosen" if asked else f"{scene.uri} has {len(bands)} bands"
             raise InputError(
-                f"{scene.uri} has {len(bands)} bands, but the bundle takes {len(self.band_names)}"
-                f"{f' ({names})' if names else ''}. Choose them with --bands or scenes.bands."
+                f"{found}, but the bundle takes {len(self.band_names)}{f' ({names})' if names else ''}. "
+                f"Choose {'as many' if asked else 'them with --bands or scenes.bands'}."
             )
         if scene.dtype != self.dtype:
             raise InputError(
@@ -166,7 +168,9 @@ def read_card(folder: str | Path) -> Card:
         raise InputError(f"The bundle {folder} does not exist.")
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
-        raise InputError(f"{folder} is not a bundle: it has no {missing[0]}.")
+        inside = folder / "bundle"  # of a run
+        meant = f" Did you mean {inside}?" if inside.is_dir() else ""
+        raise InputError(f"{folder} is not a bundle: it has no {missing[0]}.{meant}")
     try:
         return Card.from_json(json.loads((folder / CARD).read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:

@@ -82,7 +82,8 @@ class SceneInfo:
         names = [name.casefold() for name in self.band_names]
         if names.count(wanted.casefold()) != 1:
             listed = ", ".join(name or "(no name)" for name in self.band_names)
-            raise InputError(f"{self.uri}: no single band is named {wanted!r}; its bands: {listed}.")
+            numbers = "" if all(self.band_names) else ". Give numbers, from 1"
+            raise InputError(f"{self.uri}: no single band is named {wanted!r}; its bands: {listed}{numbers}.")
         return names.index(wanted.casefold()) + 1
 
 

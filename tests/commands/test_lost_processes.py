@@ -175,7 +175,7 @@ def test_a_block_that_crashes_the_command_costs_no_other_scene_and_is_given_up_b
     assert done_blocks(folder, "bad") == {0, 1, 3}
     code, said = run(crashing)
     assert code == -signal.SIGSEGV
-    assert "A process was lost at 1 scene, last at bad: they come at the end" in said
+    assert "was killed, or crashed, at 1 scene, last at bad: they come at the end" in said
     code, said = run(crashing)
     assert code == 3
     assert "bad: block 2 was given up: 3 processes that were to map it were lost." in said

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,32 @@ def test_all_that_is_wrong_is_said_before_work_begins(
     with pytest.raises(InputError) as caught:
         predict(make_request(tmp_path / "run", images, labels))
     assert len(str(caught.value).splitlines()) == 9  # one a scene, the ninth in place of what is left out
+
+
+def test_what_is_chosen_for_a_model_is_told_from_what_a_scene_has(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest
+) -> None:
+    image = make_raster(tmp_path / "a.tif", paint(20, 20))
+    with pytest.raises(InputError, match=r"2 bands of .*a\.tif are chosen, but the bundle takes 3.*Choose as many"):
+        predict(make_request(tmp_path / "run", {"a": image}, bands=[1, 2]))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "3"])
+def test_a_bundle_that_does_not_say_what_it_is_leaves_no_folder(
+    tmp_path: Path, make_raster: MakeRaster, paint: Paint, make_request: MakeRequest, tiny_bundle: Path, content: str
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "config.json").write_text(content)
+    image = make_raster(tmp_path / "a.tif", paint(20, 20))
+    with pytest.raises(InputError, match="bundle is damaged: "):
+        predict(make_request(tmp_path / "run", {"a": image}, bundle=tmp_path / "bundle"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_a_run_is_told_from_its_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "bundle").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"run is not a bundle: it has no config.json. Did you mean .*/run/bundle\?"):
+        read_card(tmp_path / "run")
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "segbatch.json"])
