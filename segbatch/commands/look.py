@@ -126,6 +126,9 @@ def look(folder: RunFolder, counted: Counted | None = None) -> Status:
     training = _training(folder, content) if sections["training"] else None
     is_mapping = sections["mapping"] == "running" and sections["training"] != "running"
     latest = None if mapping is None else mapping.latest
+    schedule = _schedule(folder)
+    if schedule is not None and (schedule["latest_run"] or {}).get("exit_code") in _FAILED:
+        sections["schedule"] = "failed"  # before it came to map anything, as where the scenes' disk is gone
     told = [moment for moment in (latest, None if training is None else training.latest) if moment]
     return Status(
         run=str(folder.path),
@@ -146,7 +149,7 @@ def look(folder: RunFolder, counted: Counted | None = None) -> Status:
         mapping=mapping,
         is_next=is_next,
         at_work=_at_work(mapped, _moment(held.since) if held else None) if is_held and is_mapping else "",
-        schedule=_schedule(folder),
+        schedule=schedule,
         age=max(0.0, now - max(told)) if told else None,
     )
 
@@ -200,6 +203,9 @@ def _schedule(folder: RunFolder) -> dict[str, Any] | None:
         "latest_run": None if last is None else {**asdict(last), "text": str(last)},
     }
 
+
+_FAILED = (1, 2)
+"""Exit codes of runs that have come to nothing."""
 
 _CLOCKS_APART = 60.0
 """Seconds that the clocks of machines may differ by."""

@@ -93,5 +93,10 @@ def _schedule_text(schedule: dict[str, Any]) -> str:
     last = schedule["latest_run"]
     if last is None:
         return scenes
-    how = "is not over" if last["ended"] is None else f"{last['text']}, exit code {last['exit_code']}"
+    if last["ended"] is None:
+        how = "is not over"
+    elif last["exit_code"] in (0, 3):
+        how = f"{last['text']}, exit code {last['exit_code']}"
+    else:
+        how = f"ended with exit code {last['exit_code']}, as what it has printed says"
     return f"{scenes}; run {last['number']} of {last['started']}: {how}"

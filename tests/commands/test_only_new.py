@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -253,6 +254,10 @@ def test_a_folder_that_is_not_mounted_is_no_folder_that_is_empty(site: Site, tmp
     assert "is a folder not mounted?" in said
     assert state(out, files_in) == before
     assert last_run(out)["exit_code"] == "2"
+    code, said = segbatch("status", str(out))
+    assert re.search(r"state +failed\n", said)
+    assert "ended with exit code 2" in said
+    assert "nothing new" not in said
     (site.images / "d.tif").write_bytes(b"half of a file")
     code, said = site.run(out)
     assert code == 3
