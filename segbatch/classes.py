@@ -48,9 +48,9 @@ class ClassTable:
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise InputError(f"Class name {repeated[0]!r} is given twice: names must differ.")
-        for color in self.colors:
+        for name, color in zip(self.names, self.colors, strict=True):
             if not _HEX_COLOR.fullmatch(color):
-                raise InputError(f"Color {color!r} is not of the form '#1f78b4'.")
+                raise InputError(f"Color {color!r} of class {name!r} is not of the form '#1f78b4'.")
 
     def __len__(self) -> int:
         return len(self.names)

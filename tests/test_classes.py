@@ -32,7 +32,7 @@ def test_a_repeated_name_is_refused() -> None:
 
 @pytest.mark.parametrize("color", ["red", "#12345", "#1234567", "1f78b4", "#1f78bg", "#1f78b4\n"])
 def test_a_malformed_color_is_refused(color: str) -> None:
-    with pytest.raises(InputError, match="is not of the form '#1f78b4'"):
+    with pytest.raises(InputError, match="of class '.*' is not of the form '#1f78b4'"):
         ClassTable(("a", "b"), ("#000000", color))
 
 

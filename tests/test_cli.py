@@ -204,7 +204,7 @@ def test_a_damaged_scene_is_named_and_gives_code_3(
         ("predict", "Name a bundle and at least one scene, or give --config."),
         ("predict nowhere scene.tif --out out", "The bundle nowhere does not exist."),
         ("predict . scene.tif --out out", ". is not a bundle: it has no config.json."),
-        ("predict BUNDLE scene.tif --out scene.tif", "The output folder scene.tif cannot be written to"),
+        ("predict BUNDLE scene.tif --out scene.tif", "The output scene.tif is a file: name a folder."),
         ("predict BUNDLE scene.tif --out http://host/x", "http://host/x is none of s3://"),
         ("predict BUNDLE scene.tif --out out --core 60", "the nearest are 56 and 64."),
         ("predict BUNDLE scene.tif --out out --format png", "should be 'cog' or 'zarr' (got 'png')"),

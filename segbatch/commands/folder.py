@@ -139,6 +139,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
+        except FileExistsError as error:
+            raise InputError(f"The output {self.path} is a file: name a folder.") from error
         except OSError as error:
             raise InputError(f"The output folder {self.path} cannot be written to: {error.strerror}.") from error
 

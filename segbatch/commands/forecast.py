@@ -73,13 +73,14 @@ def plan_lines(request: Request, planned: Plan) -> Lines:
     what = expected.costs
     cores = sorted({scene.core for scene in scenes})
     return [
+        ("bundle", f"{request.bundle}{'' if request.card is None else ', not trained yet'}"),
         ("scenes", str(len(scenes))),
         ("pixels", f"{what.pixels / 1e6:,.1f} million"),
         ("cores", ", ".join(f"{rows} x {cols}" for rows, cols in cores[:4]) + (", ..." if len(cores) > 4 else "")),
         ("halo", f"{choice.halo} px{_halo_reason(request, planned)}"),
         ("blocks", f"{what.blocks:,} (one task and one shard each)"),
         ("windows", f"{what.windows:,}, fewer where blocks have no valid pixel"),
-        ("forwards", f"{what.windows / max(1, what.unique_windows):.2f} for each window of the lattice"),
+        ("forwards", f"{what.windows / max(1, what.unique_windows):.2f} runs of the model for each window"),
         ("waste", f"{what.waste:.2f} pixels run for each pixel kept"),
         ("bytes read", f"{_bytes(what.bytes_read)} decoded, {what.bytes_read / max(1, what.bytes_stored):.2f} times "
                        "what there is"),
@@ -98,11 +99,13 @@ def _halo_reason(request: Request, planned: Plan) -> str:
     """What the halo costs and why it is that large."""
     curve = planned.card.halo_curve
     if not any(scene.grid.lattice.border for scene in planned.scenes):
-        return ", of no account: a window sees the whole scene"
+        return ", not used: a window sees the whole scene"
     if curve is None:
         return " (the bundle has no measured curve: segbatch calibrate makes one)"
     expected = max(curve.expected(planned.choice.halo, scene.grid.lattice.border) for scene in planned.scenes)
-    return f": about {expected:.1e} of pixels differ from a prediction of the whole image"
+    if not expected:
+        return ": no pixel differed from a prediction of the whole image where that was measured"
+    return f": about {expected:.2g} of pixels differ from a prediction of the whole image"
 
 
 def _past_run(request: Request, planned: Plan, workers: Workers) -> PastRun | None:
@@ -135,7 +138,7 @@ def _time(request: Request, planned: Plan, what: Costs, workers: Workers) -> tup
 
 def _time_line(expected: Forecast) -> str:
     if expected.seconds is None:
-        return "not known yet: no long run on this machine has measured the bundle"
+        return "not known yet: the first run of some minutes on this machine measures it"
     return f"{duration(expected.seconds)} on this machine ({expected.basis}), if every pixel is valid"
 
 
