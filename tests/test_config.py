@@ -10,7 +10,7 @@ import yaml
 
 from segbatch.classes import LabelMap
 from segbatch.config import RunConfig, load_config, parse_config, read_classes
-from segbatch.config.load import read_yaml
+from segbatch.config.plain import parse_yaml
 from segbatch.errors import InputError
 
 EXAMPLE = """
@@ -245,8 +245,8 @@ def test_later_overrides_win(example: str) -> None:
     ("override", "told"),
     [
         ("training.epochs", "write key=value"),
-        ("training.epochs=[1", "is not YAML"),
-        ("name=2024-13-45", "is not YAML"),
+        ("training.epochs=[1", "is not valid YAML"),
+        ("name=2024-13-45", "is not valid YAML"),
         ("scenes.train.3.image=b.tif", "there is no 3"),
         ("scenes.train.x.image=b.tif", "there is no 'x'"),
         ("classes.2={name: c}", "there is no 2"),
@@ -268,12 +268,12 @@ def test_set_of_an_unknown_key_is_refused_like_the_files(example: str) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"name: [1, 2", "is not YAML"),
-        (b"name: a\n\tclasses: []", "is not YAML"),
-        (b"name: \xff\xfe\xff", "is no text, so no configuration"),
-        (b"training: {epochs: 1, loss: ce,\n  epochs: 3}", "line 2: epochs stands twice"),
-        (b"label_values: {1: water, 2: trees, 1: trees}", "line 1: 1 stands twice"),
-        (b"started: 2024-13-45", "is not YAML"),
+        (b"name: [1, 2", "is not valid YAML: line 1, column 12"),
+        (b"name: a\n\tclasses: []", "is not valid YAML: line 2"),
+        (b"name: \xff\xfe\xff", "is not YAML: it is no text"),
+        (b"started: 2024-13-45", "is not valid YAML"),
+        (b"training: {epochs: 1, epochs: 3}", "line 1, column 23: the key 'epochs' is given twice, first in line 1"),
+        (b"name: a\noutput: b\nname: c\n", "line 3, column 1: the key 'name' is given twice, first in line 1"),
         (b"", "holds no settings"),
         (b"- a\n- b\n", "holds no settings"),
         (b"just words", "holds no settings"),
@@ -288,19 +288,19 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: byt
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_value_is_shown_once_however_many_it_could_have_been(example: str) -> None:
+def test_a_key_may_be_given_anew_where_others_are_merged_in() -> None:
+    merged = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3, '1': 0, 1: 0}"
+    assert parse_yaml(merged)["c"] == {"x": 3, "y": 1, "1": 0, 1: 0}
+
+
+def test_a_wrong_value_is_told_of_where_it_comes_from(example: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_config(example, ["inference.core=0"])
-    assert str(caught.value) == (
-        f"{example} with what the command line sets: inference.core: should be greater than or equal to 1 or 'auto' "
-        "(got 0)."
-    )
-
-
-def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\n")
-    assert read_yaml(str(path))["d"] == {"b": 3, "c": 2}
+        load_config(example, ["inference.core=0", "training={epochs: 0}"], {"inference.halo": ("--halo", -1)})
+    assert sorted(line.partition(": ")[::2] for line in str(caught.value).splitlines()) == [
+        ("--halo", "inference.halo: should be greater than or equal to 0 or 'auto' (got -1)."),
+        ("--set", "inference.core: should be greater than or equal to 1 or 'auto' (got 0)."),
+        ("--set", "training.epochs: should be greater than or equal to 1 (got 0)."),
+    ]
 
 
 def test_yaml_errors_tell_the_line(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_yaml_errors_tell_the_line(tmp_path: Path) -> None:
 def test_yaml_cannot_run_code(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("name: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(InputError, match="is not YAML"):
+    with pytest.raises(InputError, match="is not valid YAML"):
         load_config(str(path))
 
 

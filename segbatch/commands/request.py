@@ -74,8 +74,6 @@ class Request:
             InputError: There is no bundle yet, or it has other classes.
         """
         folder = RunFolder.of(config.output)
-        if bundle is None and card is None and not folder.bundle.exists():
-            raise InputError(f"{folder.path} has no model yet: train it first, with segbatch train, or name a bundle.")
         bundle = bundle or folder.bundle
         names = (card or read_card(bundle)).classes.names
         if names != config.class_table().names:

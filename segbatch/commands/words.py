@@ -1,6 +1,6 @@
 """From the words on the command line to what a mapping is asked to do."""
 
-import json
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,30 +48,36 @@ def make_request(words: Words, inference: dict[str, Any], untrained: bool = Fals
         if words.images:
             raise InputError("Give either scenes or --config, not both: a configuration lists its scenes.")
         if words.out is not None:
-            raise InputError(f"--out and --config exclude each other: give --set output={words.out}.")
+            wanted = shlex.join(["--set", f"output={words.out}"])
+            raise InputError(f"--out and --config exclude each other: a configuration has its output. Give {wanted}.")
         if words.labels:
-            raise InputError("--label and --config exclude each other: a configuration lists labels with its scenes.")
+            raise InputError("--label and --config exclude each other: give labels in the configuration's scenes.")
         changes = {
-            **{f"inference.{name}": value for name, value in given.items()},
-            "scenes.bands": chosen,
-            "scenes.nodata": words.nodata,
-            "cluster.address": words.address,
+            **{f"inference.{name}": (f"--{name.replace('_', '-')}", value) for name, value in given.items()},
+            "scenes.bands": ("--bands", chosen),
+            "scenes.nodata": ("--nodata", words.nodata),
+            "cluster.address": ("--address", words.address),
         }
-        pairs = [f"{name}={json.dumps(value)}" for name, value in changes.items() if value is not None]
-        settings, card = load_config(str(words.config), [*(words.overrides or ()), *pairs]), None
-        if untrained and not RunFolder.of(settings.output).bundle.exists():
+        options = {key: change for key, change in changes.items() if change[1] is not None}
+        settings, card = load_config(str(words.config), words.overrides or (), options), None
+        trained = RunFolder.of(settings.output).bundle
+        if words.bundle is None and not untrained and not trained.exists():
+            train = shlex.join(["segbatch", "train", str(words.config)])
+            raise InputError(f"There is no bundle {trained} yet. Train first: {train}, or name a bundle.")
+        if untrained and not trained.exists():
             from segbatch.commands.scenes import open_role
             from segbatch.commands.train import untrained_card
 
             card = untrained_card(settings, open_role(settings, "train")[0].info)
         return Request.from_config(settings, words.overwrite, words.bundle, card, words.only_new)
     if words.bundle is None or not words.images:
-        config = "a configuration" if untrained else "give --config"
-        raise InputError(f"Name a bundle and at least one scene, or {config}.")
+        other = "name a configuration in place of the bundle" if untrained else "give --config"
+        raise InputError(f"Name a bundle and at least one scene, or {other}.")
     if words.out is None:
         raise InputError("Say where the class masks go with --out DIR.")
     if words.overrides:
-        raise InputError("--set changes a configuration: it needs --config.")
+        needs = "give plan one in place of the bundle" if untrained else "it needs --config"
+        raise InputError(f"--set changes a configuration: {needs}.")
     section = parse_section(Inference, given, "the command line")
     listed = [ref for image in words.images for ref in expand(image, may_be_none=words.only_new)]
     refs = with_labels(with_unique_ids(listed), words.labels or [])

@@ -1,13 +1,13 @@
 """Read a configuration: YAML, ``--set`` overrides, and checks against the schema."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from segbatch.classes import ClassTable, LabelMap
 from segbatch.config.messages import explain
+from segbatch.config.plain import parse_yaml
 from segbatch.config.schema import ClassFile, RunConfig
 from segbatch.errors import InputError
 from segbatch.storage import place
@@ -15,21 +15,30 @@ from segbatch.storage import place
 _SectionType = TypeVar("_SectionType", bound=BaseModel)
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    path: str, overrides: Sequence[str] = (), options: Mapping[str, tuple[str, Any]] | None = None
+) -> RunConfig:
     """Read a configuration.
 
     Args:
         path: YAML file.
         overrides: ``key=value`` strings; keys are dotted and count lists from 0 (``scenes.train.0.image``),
             values are YAML.
+        options: For each dotted key that an option of the command line sets, the option and its value.
 
     Raises:
-        InputError: One line for each mistake.
+        InputError: One line for each mistake, which names where the value comes from.
     """
     data = read_yaml(path)
+    origins = {}
     for override in overrides:
-        _override(data, override)
-    return parse_config(data, f"{path} with what the command line sets" if overrides else path)
+        key, value = _parse_override(override)
+        _set(data, key, value, f"--set {override}")
+        origins[key] = "--set"
+    for key, (option, value) in (options or {}).items():
+        _set(data, key, value, option)
+        origins[key] = option
+    return parse_section(RunConfig, data, path, origins)
 
 
 def parse_config(data: Any, source: str) -> RunConfig:
@@ -37,8 +46,16 @@ def parse_config(data: Any, source: str) -> RunConfig:
     return parse_section(RunConfig, data, source)
 
 
-def parse_section(section: type[_SectionType], data: Any, source: str) -> _SectionType:
+def parse_section(
+    section: type[_SectionType], data: Any, source: str, origins: Mapping[str, str] | None = None
+) -> _SectionType:
     """Check plain data against a section of the schema.
+
+    Args:
+        section: Its model.
+        data: What to check.
+        source: Names the data in messages.
+        origins: What to name in its place, for dotted keys that come from elsewhere.
 
     Raises:
         InputError: One line for each mistake.
@@ -47,7 +64,7 @@ def parse_section(section: type[_SectionType], data: Any, source: str) -> _Secti
         return section.model_validate(data)
     except ValidationError as error:
         schema = section.model_json_schema(by_alias=True)
-        raise InputError("\n".join(explain(error.errors(), data, source, schema))) from error
+        raise InputError("\n".join(explain(error.errors(), data, source, schema, origins or {}))) from error
 
 
 def read_classes(path: str) -> tuple[ClassTable, LabelMap]:
@@ -70,50 +87,31 @@ def read_yaml(path: str) -> Any:
     try:
         if not file.is_file():
             raise InputError(f"The configuration {path} does not exist.")
-        data = _Loader(file.read_text("utf-8"), path).get_single_data()
+        data = parse_yaml(file.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text, so no configuration.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: it is no text (UTF-8).") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid YAML: {error}.") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no settings: expected 'key: value' lines.")
     return data
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML's own would silently take the last.
-
-    Args:
-        text: YAML.
-        path: Of the file, for messages.
-    """
-
-    def __init__(self, text: str, path: str) -> None:
-        super().__init__(text)
-        self.name = path
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """See `yaml.constructor.SafeConstructor.construct_mapping`."""
-        found: set[tuple[str, Any]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in found:
-                    raise InputError(f"{self.name}, line {key.start_mark.line + 1}: {key.value} stands twice.")
-                found.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
-
-
-def _override(data: Any, override: str) -> None:
+def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals:
         raise InputError(f"--set {override}: write key=value, as in --set training.epochs=10.")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--set {override}: the value is not YAML.") from error
-    *parents, last = [int(part) if part.isdecimal() else part for part in key.strip().split(".")]
+        return key.strip(), parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML: {error}.") from error
+
+
+def _set(data: Any, key: str, value: Any, source: str) -> None:
+    """Change the value of a dotted key; ``source`` names who wants it."""
+    *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
     node = data
     for part in parents:
         if isinstance(node, dict):
@@ -122,8 +120,8 @@ def _override(data: Any, override: str) -> None:
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             node = node[part]
         else:
-            raise InputError(f"--set {override}: there is no {part!r} to set something in.")
+            raise InputError(f"{source}: there is no {part!r} to set something in.")
     fits = isinstance(node, dict) or (isinstance(node, list) and isinstance(last, int) and last < len(node))
     if not fits:
-        raise InputError(f"--set {override}: there is no {last!r} to set.")
+        raise InputError(f"{source}: there is no {last!r} to set.")
     node[last] = value

@@ -1,11 +1,13 @@
 """Explain what is wrong with a configuration, a line for each place."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def explain(problems: Sequence[Any], data: Any, source: str, schema: Any) -> list[str]:
+def explain(
+    problems: Sequence[Any], data: Any, source: str, schema: Any, origins: Mapping[str, str] | None = None
+) -> list[str]:
     """One line for each place where pydantic found something wrong.
 
     Args:
@@ -13,6 +15,7 @@ def explain(problems: Sequence[Any], data: Any, source: str, schema: Any) -> lis
         data: What was checked.
         source: Names the data, such as a file.
         schema: JSON schema of the section.
+        origins: Names what some dotted keys come from, in place of ``source``.
     """
     messages: dict[str, list[str]] = {}
     for problem in problems:
@@ -20,16 +23,26 @@ def explain(problems: Sequence[Any], data: Any, source: str, schema: Any) -> lis
         messages.setdefault(".".join(str(part) for part in place), []).append(_message(problem, schema))
     lines = []
     for place, alternatives in messages.items():
-        line = f"{source}: {place + ': ' if place else ''}{_joined(alternatives)}"
+        message = _joined(alternatives)
+        line = f"{_origin(place, origins or {}) or source}: {place + ': ' if place else ''}{message}"
         lines.append(line if line.endswith(("?", ".")) else f"{line}.")
     return lines
 
 
+def _origin(place: str, origins: Mapping[str, str]) -> str | None:
+    """Where the value at a place comes from; the last that set it or what it lies in."""
+    found = [origin for key, origin in origins.items() if f"{place}.".startswith(f"{key}.")]
+    return found[-1] if found else None
+
+
 def _joined(alternatives: Sequence[str]) -> str:
-    """Messages about one value, which says only once what it should be and what it is."""
-    texts, values = zip(*(text.partition(" (got ")[::2] for text in alternatives), strict=True)
-    value = f" (got {values[-1]}" if values[-1] else ""
-    return " or ".join(texts).replace(" or should be ", " or ") + value
+    """What is wrong by each type of a union, without saying again what all of them say."""
+    first = alternatives[0]
+    got = first[first.rfind(" (got ") :] if " (got " in first else ""
+    if len(alternatives) > 1 and got and all(text.endswith(got) for text in alternatives):
+        texts = [text.removesuffix(got) for text in alternatives]
+        return f"{' or '.join([texts[0], *(text.removeprefix('should be ') for text in texts[1:])])}{got}"
+    return " or ".join(alternatives)
 
 
 def _place(location: Sequence[str | int], data: Any) -> Sequence[str | int]:
