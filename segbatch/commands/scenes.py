@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from segbatch.classes import LabelMap
-from segbatch.commands.progress import say
+from segbatch.commands.progress import listed, say
 from segbatch.config import Role, RunConfig
 from segbatch.errors import InputError, explain
 from segbatch.redaction import redact
@@ -16,7 +16,6 @@ from segbatch.scenes.catalog import list_scenes
 
 _THREADS = 16
 _MOST_PROBLEMS = 8
-_MOST_NAMES = 8
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
@@ -88,9 +87,8 @@ def _shared_lines(problems: Sequence[tuple[SceneRef, str]]) -> list[str]:
         alike[_without_files(line, ref)].append((ref, line))
     lines = []
     for (_, line), *others in alike.values():
-        names = [ref.id for ref, _ in others[:_MOST_NAMES]]
-        more = f" and {len(others) - _MOST_NAMES} more" if len(others) > _MOST_NAMES else ""
-        lines.append(f"{line} (The same goes for {', '.join(names)}{more}.)" if names else line)
+        names = [ref.id for ref, _ in others]
+        lines.append(f"{line} (The same goes for {listed(names)}.)" if names else line)
     return lines
 
 
