@@ -140,9 +140,11 @@ def test_run_json_is_read_back_and_kept_whole(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match=f"The output folder {path} cannot be written to"):
-            RunFolder(path).create()
+    with pytest.raises(InputError, match=f"The output {tmp_path / 'file'} is a file: name a folder"):
+        RunFolder(tmp_path / "file").create()
+    path = tmp_path / "file" / "below"
+    with pytest.raises(InputError, match=f"The output folder {path} cannot be written to"):
+        RunFolder(path).create()
 
 
 def test_sweeping_takes_temporary_files_only(tmp_path: Path) -> None:
