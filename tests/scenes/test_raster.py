@@ -306,7 +306,7 @@ def test_what_is_not_there_or_no_image_is_refused_by_name(tmp_path: Path) -> Non
         (missing, "does not exist"),
         (folder, "is a folder"),
         (text, "cannot be read as an image"),
-        (empty, "cannot be read as an image"),
+        (empty, "is empty: it has 0 bytes"),
     ):
         with pytest.raises(InputError, match=what) as caught:
             open_scene(path)
