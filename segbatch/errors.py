@@ -1,6 +1,7 @@
 """Errors that people read: what is wrong, the offending value, what to do."""
 
 import errno
+from typing import TypeGuard
 
 from segbatch.redaction import redact
 
@@ -41,7 +42,7 @@ def explain(error: Exception, what: str) -> str:
     return str(error) if isinstance(error, SegbatchError) else f"{what}: {root_message(error)}"
 
 
-def is_full(error: BaseException) -> bool:
+def is_full(error: BaseException) -> TypeGuard[OSError]:
     """Whether a disk is full, or a share of it."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 

@@ -79,7 +79,7 @@ def _run(app: Callable[..., Any], arguments: Sequence[str], debug: bool, form: F
     except Exception as error:
         if is_full(error):
             _show_traceback(debug, form)
-            where = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            where = f" for {error.filename}" if error.filename else ""
             say_error(f"Error: No space is left{where}: free some and run the same command again.", **_trace(debug))
         elif debug and form == "text":
             _show_traceback(debug, form)  # it ends with the error

@@ -23,6 +23,12 @@ _LARGEST_CHUNK = 1024
 _TILE_MULTIPLE = 16
 """TIFF's tiles have sides that are multiples of this, and a block is made of whole tiles."""
 
+SCENE_LIST = "the list of scenes"
+"""What a run differs in that has more scenes, or fewer; see `differences`."""
+
+LABEL_VALUES = "the label values"
+"""What a run differs in that is the first to have labels, too."""
+
 _alike = lru_cache(maxsize=256)
 """Of ten thousand small scenes most have the same grid, and laying it out takes longer than all else of their plan."""
 
@@ -311,13 +317,6 @@ def changed_scenes(old: dict[str, Any], new: dict[str, Any]) -> set[str] | None:
         return None
     parts = ("scenes", "settings")
     return {scene for scene in new["scenes"] if any(old[part].get(scene) != new[part][scene] for part in parts)}
-
-
-SCENE_LIST = "the list of scenes"
-"""What a run differs in that has more scenes, or fewer."""
-
-LABEL_VALUES = "the label values"
-"""What a run differs in that is the first to have labels, too."""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -213,6 +213,7 @@ def test_a_folder_with_something_else_is_refused_unless_overwritten(
         predict(make_request(folder, images, label, **changes))
     way_out = {"scenes": "--only-new.", "label values": "segbatch evaluate."}.get(change, "what was mapped.")
     assert str(caught.value).endswith(way_out)
+    assert len(str(caught.value).splitlines()) == (1 if way_out == "what was mapped." else 2)
     assert files_in(folder) == before
     predict(make_request(folder, images, label, overwrite=True, **changes))
     predict(make_request(tmp_path / "clean", images, label, **changes))
